@@ -1,0 +1,1 @@
+"""hsmsign: sign with keys that live on a device, by their names, over gRPC."""

@@ -1,0 +1,69 @@
+"""A device as a front worker sees it: far away, behind a process wall, sometimes gone for a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hsmsign.model.algorithms import KeyAlgorithm
+from hsmsign.model.device import DeviceHealth, DeviceInfo, DeviceKey, SignOrder, SignOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Which object: by CKA_ID, CKA_LABEL or both, or by locator."""
+
+    id: bytes | None = None
+    label: str | None = None
+    locator: bytes | None = None
+
+
+class Device(Protocol):
+    """One token. All coroutines run on the worker's event loop.
+
+    A host that dies is waited for: a call then takes longer, or ends with DeviceUnavailableError when its
+    time is over. Errors of the device come as what they are (see hsmsign.model.errors).
+    """
+
+    @property
+    def name(self) -> str:
+        """The backend's name in the configuration."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """The backend's kind, "softhsm" or "pkcs11"."""
+        ...
+
+    def health(self) -> DeviceHealth:
+        """How it was when last heard of."""
+        ...
+
+    def info(self) -> DeviceInfo | None:
+        """Who it is; None until it was ready once."""
+        ...
+
+    def in_flight(self) -> int:
+        """Signatures that wait or are under way for this worker."""
+        ...
+
+    async def sign(self, order: SignOrder) -> SignOutcome:
+        """Make many signatures. Cancelling the task takes what is not yet signed out of the queue.
+
+        Raises QueueFullError, DeviceUnavailableError; whatever becomes of single items is in the outcome.
+        """
+        ...
+
+    async def generate(self, algorithm: KeyAlgorithm, object_id: bytes, label: str) -> DeviceKey:
+        """Make a key pair with this CKA_ID. Survives a host that dies in the middle of it: there is one
+        key pair with this id afterwards, or none and an error."""
+        ...
+
+    async def find(self, lookup: Lookup) -> Sequence[DeviceKey]:
+        """The key pairs that fit."""
+        ...
+
+    async def destroy(self, locator: bytes) -> bool:
+        """Destroy a key pair. False where there was nothing (also: already done)."""
+        ...

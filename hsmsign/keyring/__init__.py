@@ -1,0 +1,1 @@
+"""Key handles: names, versions, states, labels, and which device holds them."""

@@ -1,0 +1,1 @@
+"""Plain values used everywhere: algorithms, names, errors. Imports nothing of ours."""

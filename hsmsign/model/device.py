@@ -1,0 +1,145 @@
+"""What the two sides of the process wall tell each other about a device: plain values.
+
+The worker (room `devices`) and the device host (room `backends`) both use these. They cross the wall as
+JSON over the management connection, see `hsmsign.model.hostwire`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
+
+
+class Protection(enum.Enum):
+    """Where the private key lies. The value is the number in `hsmsign.v1.ProtectionLevel`."""
+
+    SOFTWARE = 1
+    HSM = 2
+    TPM = 3
+
+
+class DeviceState(enum.Enum):
+    """How a device is, seen from outside."""
+
+    STARTING = "starting"
+    READY = "ready"
+    HEALING = "healing"
+    """Something was lost (a session, a login, the token); it is being brought back, calls wait."""
+    TOKEN_NOT_PRESENT = "token-not-present"
+    PIN_REFUSED = "pin-refused"
+    """The PIN was tried once and refused. Only a person's reload makes it be tried again."""
+    PIN_LOCKED = "pin-locked"
+    BROKEN = "broken"
+    """The module cannot be loaded or used: `DeviceHealth.message` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceHealth:
+    """A device's state, with a sentence for a person and what to do about it."""
+
+    state: DeviceState
+    message: str = ""
+    hint: str = ""
+    ckr: str = ""
+    """The PKCS #11 return value's name (`CKR_PIN_INCORRECT`), or empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """Who the device says it is (PKCS #11: CK_INFO, CK_TOKEN_INFO)."""
+
+    protection: Protection
+    module_path: str
+    library: str
+    library_version: str
+    cryptoki_version: str
+    token_label: str
+    token_serial: str
+    token_manufacturer: str
+    token_model: str
+    firmware_version: str
+    algorithms: tuple[KeyAlgorithm, ...]
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """Evidence read back from the device after a key was made or adopted; None where it does not say."""
+
+    sensitive: bool | None = None
+    extractable: bool | None = None
+    local: bool | None = None
+    always_sensitive: bool | None = None
+    never_extractable: bool | None = None
+    unique_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceKey:
+    """A key pair on a device. `locator` is opaque outside the backend that made it (1 to 512 bytes)."""
+
+    locator: bytes
+    algorithm: KeyAlgorithm
+    public_key: bytes
+    """SubjectPublicKeyInfo, DER (RFC 5280, section 4.1.2.7)."""
+    facts: DeviceFacts
+    uri: str
+    """RFC 7512 `pkcs11:` URI without a PIN; empty where the device has no such thing."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignOrder:
+    """Many signatures with one key and one scheme: the unit that crosses the process wall.
+
+    `deadline` is in seconds of `time.monotonic()` (CLOCK_MONOTONIC is the machine's, not the process's);
+    0 means none. `inputs` are digests of the right length or messages, and are not checked again.
+    """
+
+    locator: bytes
+    scheme: Scheme
+    kind: InputKind
+    format: SignatureFormat
+    inputs: list[bytes] = field(repr=False)
+    deadline: float = 0.0
+
+
+class JobStatus(enum.IntEnum):
+    """What became of one signature. The numbers are those of native/core/status.h."""
+
+    OK = 0
+    DEADLINE = 1
+    CANCELLED = 2
+    KEY_NOT_FOUND = 3
+    """No object, or more than one, fits the locator."""
+    DEVICE_ERROR = 4
+    """The device answered with an error: `JobResult.ckr` is its number."""
+    NOT_PRESENT = 5
+    PIN_REFUSED = 6
+    PIN_LOCKED = 7
+    HOST_LOST = 8
+    """The device host went away again and again while it had this job."""
+    BAD_INPUT = 9
+    UNSUPPORTED = 10
+    """The device lacks the mechanism."""
+    NO_MEMORY = 11
+    BROKEN = 12
+    """The device host is up but has no usable device (state BROKEN)."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailure:
+    """One item of an order that was not signed. `ckr` is the PKCS #11 return value, 0 where there is none."""
+
+    index: int
+    status: JobStatus
+    ckr: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SignOutcome:
+    """The answers to a SignOrder, in its order. A failed item has b"" and stands in `failures`."""
+
+    signatures: list[bytes] = field(repr=False)
+    failures: tuple[JobFailure, ...] = ()

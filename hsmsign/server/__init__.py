@@ -1,0 +1,1 @@
+"""gRPC services: translate a request, call one thing, translate back."""

@@ -1,0 +1,1 @@
+"""The database: keys and their versions."""

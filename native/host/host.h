@@ -1,0 +1,89 @@
+/* What the device host's Python sees of the native core (native/build_host.py exposes exactly this).
+ *
+ * The extension module built from this is itself a PKCS #11 module: it exports C_GetFunctionList (and
+ * C_GetInterface where the real module has one), which forward to the module opened with
+ * hsm_module_open. python-pkcs11 is given the extension's own path, so that both share one initialised
+ * module: python-pkcs11 calls C_Initialize(NULL), which would promise single-threaded use; the forwarder
+ * initialises the real module with CKF_OS_LOCKING_OK and counts.
+ */
+#ifndef HSMSIGN_HOST_H
+#define HSMSIGN_HOST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../core/status.h"
+
+/* Loads the PKCS #11 module at `path` and initialises it. Once a process. On failure writes a sentence
+ * without a secret to `error` (at most `error_size` bytes, always terminated) and, for HSM_E_MODULE from
+ * a PKCS #11 call, the CK_RV to *ckr. */
+hsm_status hsm_module_open(const char *path, char *error, size_t error_size, uint64_t *ckr);
+
+typedef struct hsm_pool hsm_pool;
+
+typedef struct hsm_pool_config {
+    uint64_t slot_id;
+    uint32_t sessions;          /* threads, each with its own session; 1..1024 */
+    uint32_t max_queued_bytes;  /* of orders a connection may have waiting before it is no longer read */
+    uint8_t exclusive_management; /* hsm_manage_begin..end keeps signatures out (a quirk of some modules) */
+} hsm_pool_config;
+
+/* How the pool treats jobs. Python decides; the pool itself only ever goes from RUNNING to HEALING. */
+typedef enum hsm_pool_mode {
+    HSM_POOL_RUNNING = 0,
+    HSM_POOL_HEALING = 1,  /* jobs wait (to their deadline) */
+    HSM_POOL_FAILING = 2   /* jobs are answered at once with the status given */
+} hsm_pool_mode;
+
+typedef struct hsm_pool_stats {
+    uint32_t mode;             /* hsm_pool_mode */
+    uint32_t queued;           /* jobs waiting */
+    uint32_t active;           /* jobs inside the module now */
+    uint32_t sessions;         /* sessions open */
+    uint32_t connections;
+    uint64_t oldest_active_ms; /* how long the oldest job has been inside the module; 0 if none */
+    uint64_t signed_total;
+    uint64_t failed_total;
+    uint64_t last_fault_ckr;   /* why the pool went to HEALING */
+} hsm_pool_stats;
+
+/* Makes a pool in mode HEALING with no session open: a job waits until hsm_pool_set_mode says RUNNING.
+ * The pool belongs to the caller until hsm_pool_free. */
+hsm_status hsm_pool_new(const hsm_pool_config *config, hsm_pool **out);
+
+/* Going to RUNNING drops every session and cached object handle and opens sessions anew: the caller has
+ * logged in before (a login is the token's, not the session's). For FAILING, `status` is what jobs get. */
+hsm_status hsm_pool_set_mode(hsm_pool *pool, hsm_pool_mode mode, hsm_status status);
+
+/* Takes over `fd`, a connected stream socket whose hsm_hello (HSM_HELLO_SIGN) has been read, and serves
+ * it until its other side closes it. Closes `fd` also on failure. */
+hsm_status hsm_pool_serve(hsm_pool *pool, int fd);
+
+/* Readable (an eventfd, owned by the pool) when the pool went from RUNNING to HEALING by itself:
+ * CKR_USER_NOT_LOGGED_IN, CKR_TOKEN_NOT_PRESENT, CKR_DEVICE_REMOVED, CKR_DEVICE_ERROR, or a session that
+ * could not be opened again. CKR_SESSION_HANDLE_INVALID and _CLOSED are healed in place first. */
+int hsm_pool_fault_fd(const hsm_pool *pool);
+
+void hsm_pool_get_stats(hsm_pool *pool, hsm_pool_stats *out);
+
+/* Brackets a management call (python-pkcs11) where the configuration says exclusive_management. */
+void hsm_manage_begin(hsm_pool *pool);
+void hsm_manage_end(hsm_pool *pool);
+
+/* Forgets the cached object handles for a locator, in every session (after a destroy). */
+void hsm_pool_forget(hsm_pool *pool, const uint8_t *locator, size_t locator_len);
+
+/* Waits up to `timeout_ms` for queued and active jobs to end. */
+hsm_status hsm_pool_drain(hsm_pool *pool, uint32_t timeout_ms);
+
+/* Stops the threads, closes connections and sessions. Safe on NULL. */
+void hsm_pool_free(hsm_pool *pool);
+
+/* ECDSA r || s -> DER ECDSA-Sig-Value. Writes at most *out_len bytes and sets *out_len to the length
+ * written. HSM_E_BAD_INPUT for an odd or unknown length, or r or s of zero. */
+hsm_status hsm_ecdsa_raw_to_der(const uint8_t *raw, size_t raw_len, uint8_t *out, size_t *out_len);
+
+/* For this process: no core dumps, not dumpable (no ptrace by others of the same uid), no new privileges. */
+hsm_status hsm_harden_process(void);
+
+#endif

@@ -1,0 +1,1 @@
+"""SoftHSM: its configuration template and the provisioning of a token."""
