@@ -295,3 +295,24 @@ class PrivateKeyExportError(HsmsignError, TypeError):
 
     reason = "PRIVATE_KEY_EXPORT"
     code = "FAILED_PRECONDITION"
+
+
+def rebuild(
+    reason: str,
+    message: str,
+    *,
+    hint: str = "",
+    metadata: Mapping[str, str] | None = None,
+    retry_after: float | None = None,
+) -> HsmsignError:
+    """The error that crossed a wall as its parts, as its own class again; an unknown reason as the root."""
+    pending: list[type[HsmsignError]] = [HsmsignError]
+    kind = HsmsignError
+    while pending:
+        candidate = pending.pop()
+        if candidate.reason == reason and "reason" in vars(candidate):
+            kind = candidate
+        pending.extend(candidate.__subclasses__())
+    error = kind.__new__(kind)
+    HsmsignError.__init__(error, message, hint=hint, metadata=metadata, retry_after=retry_after)
+    return error
