@@ -1,0 +1,44 @@
+# The front doors. `make` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format test-native fuzz bench soak docs-check clean distclean setup setup-dev
+BIN := .venv/bin
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: setup ## see a real daemon sign real things with keys in a token
+	@$(BIN)/python examples/demo.py
+
+test: setup-dev ## the whole test-suite: lint, native tests under sanitizers, Python tests
+	@scripts/test
+
+lint: setup-dev ## ruff, mypy --strict, import walls, formatting
+	@scripts/lint
+
+format: setup-dev ## put the code in its form
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+test-native: setup-dev ## the C tests under AddressSanitizer, UBSan and ThreadSanitizer
+	$(MAKE) -C native test
+
+fuzz: setup-dev ## feed the frame parsers with what nobody meant to send (SECONDS=60)
+	$(MAKE) -C native fuzz SECONDS=$(or $(SECONDS),60)
+
+bench: setup-dev ## figures, as ratios to the bare device measured in the same run
+	$(MAKE) -C bench
+	$(BIN)/python -m bench.run $(BENCH_ARGS)
+
+soak: setup-dev ## a million signatures: is the memory flat?
+	$(BIN)/python -m bench.soak --signatures $(or $(SIGNATURES),1000000)
+
+setup: ## what `make demo` needs: Debian packages, .venv, the package with its native modules
+	@scripts/setup server
+
+setup-dev: ## the same, with what the tests need
+	@scripts/setup dev
+
+clean: ## what was built, but not .venv
+	rm -rf build native/build bench/build hsmsign/v1 hsmsign/_native/*.so *.egg-info
+
+distclean: clean ## everything that git does not know
+	rm -rf .venv
