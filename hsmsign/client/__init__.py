@@ -1,1 +1,45 @@
 """What a caller imports: connections, remote signers. Needs no server, no HSM library."""
+
+from __future__ import annotations
+
+from hsmsign.client.client import Client, connect
+from hsmsign.client.configuration import Endpoint, TlsFiles
+from hsmsign.client.remote import (
+    RemoteEd25519PrivateKey,
+    RemoteEllipticCurvePrivateKey,
+    RemoteRSAPrivateKey,
+    RemoteSigner,
+)
+from hsmsign.client.values import (
+    AdoptedObject,
+    BackendInfo,
+    Health,
+    KeyInfo,
+    PublicKeyInfo,
+    Signature,
+    SignedBatch,
+    Verdict,
+    VersionInfo,
+    VersionState,
+)
+
+__all__ = [
+    "AdoptedObject",
+    "BackendInfo",
+    "Client",
+    "Endpoint",
+    "Health",
+    "KeyInfo",
+    "PublicKeyInfo",
+    "RemoteEd25519PrivateKey",
+    "RemoteEllipticCurvePrivateKey",
+    "RemoteRSAPrivateKey",
+    "RemoteSigner",
+    "Signature",
+    "SignedBatch",
+    "TlsFiles",
+    "Verdict",
+    "VersionInfo",
+    "VersionState",
+    "connect",
+]

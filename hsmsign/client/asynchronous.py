@@ -1,0 +1,301 @@
+"""The asyncio client: the same calls as the blocking one, to be awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from hsmsign.client import configuration, messages, signatures, stream
+from hsmsign.client.channel import open_aio_channel
+from hsmsign.client.client import Progress
+from hsmsign.client.configuration import Endpoint, TlsFiles
+from hsmsign.client.failures import from_call
+from hsmsign.client.messages import Call
+from hsmsign.client.values import (
+    AdoptedObject,
+    BackendInfo,
+    Health,
+    KeyInfo,
+    PublicKeyInfo,
+    Signature,
+    SignedBatch,
+    Verdict,
+    VersionInfo,
+    VersionState,
+)
+from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
+from hsmsign.model.errors import HsmsignError
+from hsmsign.v1 import signing_pb2
+
+T = TypeVar("T")
+
+
+def connect(
+    target: str | None = None,
+    *,
+    tls: TlsFiles | None = None,
+    client_file: Path | str | None = None,
+    deadline: float = 30.0,
+) -> AsyncClient:
+    """As `hsmsign.connect`, for asyncio. Call it where the event loop runs."""
+    return AsyncClient(configuration.resolve(target, tls, client_file), deadline=deadline)
+
+
+class AsyncClient:
+    """A connection to a daemon for one event loop. The methods are those of `hsmsign.client.Client`.
+
+    There is no `key()`: what `cryptography` calls a private key signs while it blocks. Use a blocking
+    client in a thread for that.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, deadline: float = 30.0) -> None:
+        self.endpoint = endpoint
+        self.deadline = deadline
+        self._channel = open_aio_channel(endpoint)
+        self._methods: dict[str, Any] = {}
+
+    async def close(self) -> None:
+        """Let go of the connection; calls under way end with an error."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def create_key(
+        self,
+        name: str,
+        algorithm: KeyAlgorithm | str | None = None,
+        *,
+        backend: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        adopt: str | None = None,
+        request_id: str | None = None,
+        deadline: float | None = None,
+    ) -> KeyInfo:
+        """Make a key pair on a device and name it, or name one that is there."""
+        return await self._call(messages.create_key(name, algorithm, backend, labels, adopt, request_id), deadline)
+
+    async def get_key(self, name: str, *, deadline: float | None = None) -> KeyInfo:
+        """A key with all its versions."""
+        return await self._call(messages.get_key(name), deadline)
+
+    async def list_keys(
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        backend: str | None = None,
+        page_size: int = 0,
+        deadline: float | None = None,
+    ) -> AsyncIterator[KeyInfo]:
+        """Keys in the order of their names, fetched page by page."""
+        token = ""
+        while True:
+            keys, token = await self._call(messages.list_keys(labels, backend, page_size, token), deadline)
+            for key in keys:
+                yield key
+            if not token:
+                return
+
+    async def update_labels(
+        self, name: str, labels: Mapping[str, str], *, etag: str | None = None, deadline: float | None = None
+    ) -> KeyInfo:
+        """Replace all labels. With `etag`, only if the key is still as it was when read."""
+        return await self._call(messages.update_key(name, labels, None, etag), deadline)
+
+    async def set_primary(
+        self, name: str, version: int | str, *, etag: str | None = None, deadline: float | None = None
+    ) -> KeyInfo:
+        """Say which version signs where a request names the key only."""
+        return await self._call(messages.update_key(name, None, version, etag), deadline)
+
+    async def enable_version(self, name: str, *, deadline: float | None = None) -> VersionInfo:
+        """Let a disabled version sign again."""
+        return await self._call(messages.set_version_state(name, VersionState.ENABLED), deadline)
+
+    async def disable_version(self, name: str, *, deadline: float | None = None) -> VersionInfo:
+        """Keep a version from signing; it can be enabled again."""
+        return await self._call(messages.set_version_state(name, VersionState.DISABLED), deadline)
+
+    async def rotate_key(self, name: str, *, request_id: str | None = None, deadline: float | None = None) -> KeyInfo:
+        """Make a new version, which becomes the primary one."""
+        return await self._call(messages.rotate_key(name, request_id), deadline)
+
+    async def destroy_key(
+        self,
+        name: str,
+        *,
+        adopted: AdoptedObject | None = None,
+        validate_only: bool = False,
+        etag: str | None = None,
+        deadline: float | None = None,
+    ) -> KeyInfo:
+        """Destroy a key with all its versions, or one version. It cannot be undone."""
+        return await self._call(messages.destroy_key(name, adopted, validate_only, etag), deadline)
+
+    async def public_key(self, name: str, *, deadline: float | None = None) -> PublicKeyTypes:
+        """The public key, as `cryptography` has it."""
+        return load_der_public_key((await self.public_key_info(name, deadline=deadline)).der)
+
+    async def public_key_info(self, name: str, *, deadline: float | None = None) -> PublicKeyInfo:
+        """The public key as DER, PEM and JWK, with the version it belongs to."""
+        return await self._call(messages.get_public_key(name), deadline)
+
+    async def sign(
+        self,
+        name: str,
+        *,
+        message: bytes | None = None,
+        digest: bytes | None = None,
+        scheme: Scheme | None = None,
+        format: SignatureFormat = SignatureFormat.DER,
+        deadline: float | None = None,
+    ) -> Signature:
+        """Sign a message, or a digest of it."""
+        return await self._call(signatures.sign(name, message, digest, scheme, format), deadline)
+
+    async def verify(
+        self,
+        name: str,
+        signature: bytes,
+        *,
+        message: bytes | None = None,
+        digest: bytes | None = None,
+        scheme: Scheme | None = None,
+        format: SignatureFormat = SignatureFormat.DER,
+        deadline: float | None = None,
+    ) -> Verdict:
+        """Let the daemon check a signature; the answer is true where it is valid."""
+        return await self._call(signatures.verify(name, signature, message, digest, scheme, format), deadline)
+
+    async def sign_batch(
+        self,
+        name: str,
+        inputs: Sequence[bytes],
+        *,
+        kind: InputKind = InputKind.DIGEST,
+        scheme: Scheme | None = None,
+        format: SignatureFormat = SignatureFormat.DER,
+        on_progress: Progress | None = None,
+        deadline: float | None = None,
+    ) -> SignedBatch:
+        """Sign many inputs with one key; see `Client.sign_batch`."""
+        full, pieces = messages.key_name(name), signatures.split(inputs)
+        done = SignedBatch((), full, scheme)
+        ahead = asyncio.Semaphore(signatures.CALLS_AHEAD)
+        count = 0
+
+        async def one(key: str, piece: Sequence[bytes], with_scheme: Scheme | None) -> SignedBatch:
+            nonlocal count
+            async with ahead:
+                group = signatures.group(key, piece, kind, with_scheme, format)
+                answer = await self._call(signatures.sign_batch(group), deadline)
+            count += len(answer)
+            if on_progress:
+                on_progress(count)
+            return answer
+
+        for piece in pieces:  # the first by itself: it says which version signs the rest
+            done = await one(full, piece, scheme)
+            break
+        tasks: list[asyncio.Task[SignedBatch]] = []
+        try:
+            tasks.extend(asyncio.ensure_future(one(done.key_version, piece, done.scheme)) for piece in pieces)
+            for task in tasks:
+                done.extend(await task)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return done
+
+    async def sign_stream(
+        self,
+        name: str,
+        inputs: AsyncIterable[bytes] | Iterable[bytes],
+        *,
+        kind: InputKind = InputKind.DIGEST,
+        scheme: Scheme | None = None,
+        format: SignatureFormat = SignatureFormat.DER,
+        group_size: int = 64,
+        deadline: float | None = None,
+    ) -> AsyncIterator[bytes | HsmsignError]:
+        """Sign what an iterator gives, over one stream; see `Client.sign_stream`."""
+        book, room = stream.StreamBook(name, kind, scheme, format), asyncio.Semaphore(stream.GROUPS_AHEAD)
+        failure = list[Exception]()
+
+        async def requests() -> AsyncIterator[signing_pb2.SignStreamRequest]:
+            try:
+                async for piece in _grouped(inputs, group_size):
+                    await room.acquire()
+                    yield book.request(piece)
+            except Exception as error:  # noqa: BLE001 - the caller's iterator may raise anything; it is raised again there
+                failure.append(error)
+
+        method: Any = self._channel.stream_stream(
+            stream.PATH, signing_pb2.SignStreamRequest.SerializeToString, signing_pb2.SignStreamResponse.FromString
+        )
+        call = method(requests(), timeout=deadline)
+        try:
+            async for answer in call:
+                room.release()
+                for batch in book.answered(answer):
+                    for entry in batch:
+                        yield entry
+        except grpc.aio.AioRpcError as error:
+            raise from_call(error, self.endpoint) from None
+        finally:
+            call.cancel()
+        if failure:
+            raise failure[0]
+
+    async def backends(self, *, deadline: float | None = None) -> tuple[BackendInfo, ...]:
+        """The devices behind the daemon, and how they are."""
+        return (await self._call(messages.list_backends(), deadline))[0]
+
+    async def daemon_version(self, *, deadline: float | None = None) -> str:
+        """Version of the daemon."""
+        return (await self._call(messages.list_backends(), deadline))[1]
+
+    async def health(self, service: str = "", *, deadline: float | None = None) -> Health:
+        """How the daemon is, or one backend (`backends/NAME`)."""
+        return await self._call(messages.health(service), deadline)
+
+    async def _call(self, call: Call[T], deadline: float | None) -> T:
+        method = self._methods.get(call.path)
+        if method is None:
+            method = self._methods[call.path] = self._channel.unary_unary(
+                call.path, call.request.__class__.SerializeToString, call.response.FromString
+            )
+        try:
+            answer = await method(call.request, timeout=self.deadline if deadline is None else deadline)
+        except grpc.aio.AioRpcError as error:
+            raise from_call(error, self.endpoint) from None
+        return call.read(answer)
+
+
+async def _grouped(inputs: AsyncIterable[bytes] | Iterable[bytes], size: int) -> AsyncIterator[list[bytes]]:
+    if not isinstance(inputs, AsyncIterable):
+        take = stream.groups(inputs, size)
+        while piece := take():
+            yield piece
+        return
+    gathered: list[bytes] = []
+    async for one in inputs:
+        gathered.append(one)
+        if len(gathered) == size:
+            yield gathered
+            gathered = []
+    if gathered:
+        yield gathered

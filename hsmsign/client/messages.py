@@ -1,0 +1,257 @@
+"""Every call, once: the request's message and how its answer is read. Both kinds of client send these."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf import timestamp_pb2
+from google.protobuf.message import Message
+
+from hsmsign.client import values
+from hsmsign.model import names
+from hsmsign.model.algorithms import KeyAlgorithm
+from hsmsign.model.device import DeviceFacts, Protection
+from hsmsign.model.errors import HsmsignError, InvalidArgumentError
+from hsmsign.v1 import backends_pb2, keys_pb2
+
+T = TypeVar("T")
+_ALGORITHMS = dict(enumerate(KeyAlgorithm, start=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One unary call: where it goes, what is sent, how the answer is read."""
+
+    path: str
+    request: Message
+    response: type[Message]
+    read: Callable[[Any], T]
+
+
+def key_name(text: str) -> str:
+    """A key or version name of the caller, checked. Raises ResourceNameError."""
+    return str(names.parse(names.expand(text)))
+
+
+def create_key(
+    name: str,
+    algorithm: KeyAlgorithm | str | None,
+    backend: str | None,
+    labels: Mapping[str, str] | None,
+    adopt: str | None,
+    request_id: str | None,
+) -> Call[values.KeyInfo]:
+    """CreateKey. Without a request id it gets one, so that the channel may repeat it."""
+    if algorithm is None and adopt is None:
+        raise InvalidArgumentError("a new key needs an algorithm", hint=f"one of: {_words()}")
+    request = keys_pb2.CreateKeyRequest(
+        key_id=names.parse_key(names.expand(name)).id,
+        algorithm=algorithm_of(algorithm).number if algorithm is not None else 0,  # type: ignore[arg-type]
+        backend=_bare(backend),
+        labels=dict(labels or {}),
+        request_id=request_id or str(uuid.uuid4()),
+        adopt_pkcs11_uri=adopt or "",
+    )
+    return Call("/hsmsign.v1.KeyService/CreateKey", request, keys_pb2.Key, key_info)
+
+
+def get_key(name: str) -> Call[values.KeyInfo]:
+    """GetKey."""
+    request = keys_pb2.GetKeyRequest(name=str(names.parse_key(names.expand(name))))
+    return Call("/hsmsign.v1.KeyService/GetKey", request, keys_pb2.Key, key_info)
+
+
+def list_keys(
+    labels: Mapping[str, str] | None, backend: str | None, page_size: int, page_token: str
+) -> Call[tuple[list[values.KeyInfo], str]]:
+    """One page of ListKeys, and the token of the next."""
+    request = keys_pb2.ListKeysRequest(
+        page_size=page_size, page_token=page_token, labels=dict(labels or {}), backend=_bare(backend)
+    )
+    return Call(
+        "/hsmsign.v1.KeyService/ListKeys",
+        request,
+        keys_pb2.ListKeysResponse,
+        lambda answer: ([key_info(key) for key in answer.keys], answer.next_page_token),
+    )
+
+
+def update_key(
+    name: str, labels: Mapping[str, str] | None, primary: int | str | None, etag: str | None
+) -> Call[values.KeyInfo]:
+    """UpdateKey: all labels are replaced where `labels` is given."""
+    key = names.parse_key(names.expand(name))
+    request = keys_pb2.UpdateKeyRequest(key=keys_pb2.Key(name=str(key), etag=etag or ""))
+    if labels is not None:
+        request.key.labels.update(labels)
+        request.update_mask.paths.append("labels")
+    if primary is not None:
+        wanted = str(key.version(primary)) if isinstance(primary, int) else key_name(primary)
+        request.key.primary_version = wanted
+        request.update_mask.paths.append("primary_version")
+    return Call("/hsmsign.v1.KeyService/UpdateKey", request, keys_pb2.Key, key_info)
+
+
+def set_version_state(name: str, state: values.VersionState) -> Call[values.VersionInfo]:
+    """UpdateKeyVersion."""
+    parsed = names.parse(names.expand(name))
+    if not isinstance(parsed, names.VersionName):
+        raise InvalidArgumentError(f"{name!r} names a key where a version is wanted", hint=f"say {parsed}/versions/N")
+    request = keys_pb2.UpdateKeyVersionRequest()
+    request.key_version.name = str(parsed)
+    request.key_version.state = state.value  # type: ignore[assignment]
+    request.update_mask.paths.append("state")
+    return Call("/hsmsign.v1.KeyService/UpdateKeyVersion", request, keys_pb2.KeyVersion, version_info)
+
+
+def rotate_key(name: str, request_id: str | None) -> Call[values.KeyInfo]:
+    """RotateKey. Without a request id it gets one."""
+    key = str(names.parse_key(names.expand(name)))
+    request = keys_pb2.RotateKeyRequest(name=key, request_id=request_id or str(uuid.uuid4()))
+    return Call("/hsmsign.v1.KeyService/RotateKey", request, keys_pb2.Key, key_info)
+
+
+def destroy_key(
+    name: str, adopted: values.AdoptedObject | None, validate_only: bool, etag: str | None
+) -> Call[values.KeyInfo]:
+    """DestroyKey, of a key or of one version."""
+    request = keys_pb2.DestroyKeyRequest(
+        name=key_name(name),
+        etag=etag or "",
+        adopted_object=adopted.value if adopted else 0,  # type: ignore[arg-type]
+        validate_only=validate_only,
+    )
+    return Call("/hsmsign.v1.KeyService/DestroyKey", request, keys_pb2.Key, key_info)
+
+
+def get_public_key(name: str) -> Call[values.PublicKeyInfo]:
+    """GetPublicKey."""
+    request = keys_pb2.GetPublicKeyRequest(name=key_name(name))
+    return Call("/hsmsign.v1.KeyService/GetPublicKey", request, keys_pb2.PublicKey, _public_key)
+
+
+def list_backends() -> Call[tuple[tuple[values.BackendInfo, ...], str]]:
+    """ListBackends: the backends, and the daemon's version."""
+    return Call(
+        "/hsmsign.v1.BackendService/ListBackends",
+        backends_pb2.ListBackendsRequest(),
+        backends_pb2.ListBackendsResponse,
+        lambda answer: (tuple(_backend(one) for one in answer.backends), answer.daemon_version),
+    )
+
+
+def health(service: str) -> Call[values.Health]:
+    """grpc.health.v1: of the daemon (empty) or of `backends/NAME`."""
+    from grpc_health.v1 import health_pb2  # wanted by few callers
+
+    return Call(
+        "/grpc.health.v1.Health/Check",
+        health_pb2.HealthCheckRequest(service=service),
+        health_pb2.HealthCheckResponse,
+        lambda answer: values.Health(answer.status) if answer.status in (1, 2) else values.Health.UNKNOWN,
+    )
+
+
+def algorithm_of(word: KeyAlgorithm | str) -> KeyAlgorithm:
+    """An algorithm from its word (`ecdsa-p256`). Raises InvalidArgumentError, naming those there are."""
+    if isinstance(word, KeyAlgorithm):
+        return word
+    try:
+        return KeyAlgorithm(word)
+    except ValueError:
+        raise InvalidArgumentError(f"{word!r} is not an algorithm", hint=f"one of: {_words()}") from None
+
+
+def key_info(key: keys_pb2.Key) -> values.KeyInfo:
+    """A key of the wire."""
+    return values.KeyInfo(
+        name=key.name,
+        algorithm=_algorithm(key.algorithm),
+        backend=key.backend,
+        labels=dict(key.labels),
+        created=_time(key, "create_time"),
+        updated=_time(key, "update_time"),
+        primary_version=key.primary_version,
+        versions=tuple(version_info(version) for version in key.versions),
+        etag=key.etag,
+    )
+
+
+def version_info(version: keys_pb2.KeyVersion) -> values.VersionInfo:
+    """A key version of the wire."""
+    facts = version.facts
+    said = {
+        name: getattr(facts, name) if facts.HasField(name) else None
+        for name in ("sensitive", "extractable", "local", "always_sensitive", "never_extractable")
+    }
+    return values.VersionInfo(
+        name=version.name,
+        state=values.VersionState(version.state),
+        algorithm=_algorithm(version.algorithm),
+        protection=_protection(version.protection_level),
+        created=_time(version, "create_time"),
+        destroyed=_time(version, "destroy_time"),
+        public_key=version.public_key,
+        pkcs11_uri=version.pkcs11_uri,
+        facts=DeviceFacts(**said, unique_id=facts.unique_id),
+        adopted=version.adopted,
+    )
+
+
+def _public_key(key: keys_pb2.PublicKey) -> values.PublicKeyInfo:
+    return values.PublicKeyInfo(key.name, _algorithm(key.algorithm), key.der, key.pem, key.jwk)
+
+
+def _backend(one: backends_pb2.Backend) -> values.BackendInfo:
+    return values.BackendInfo(
+        name=one.name,
+        kind=one.kind,
+        default=one.default,
+        state=one.state,
+        message=one.message,
+        hint=one.hint,
+        protection=_protection(one.protection_level),
+        module_path=one.module_path,
+        library=one.library,
+        library_version=one.library_version,
+        cryptoki_version=one.cryptoki_version,
+        token_label=one.token_label,
+        token_serial=one.token_serial,
+        token_model=one.token_model,
+        firmware_version=one.firmware_version,
+        algorithms=tuple(_ALGORITHMS[number] for number in one.algorithms if number in _ALGORITHMS),
+        sessions=one.sessions,
+        in_flight=one.in_flight,
+    )
+
+
+def _words() -> str:
+    return ", ".join(algorithm.value for algorithm in KeyAlgorithm)
+
+
+def _bare(backend: str | None) -> str:
+    return (backend or "").removeprefix("backends/")
+
+
+def _algorithm(number: int) -> KeyAlgorithm:
+    if number not in _ALGORITHMS:
+        raise HsmsignError(
+            f"the daemon knows an algorithm that this client does not (number {number})",
+            hint="install the hsmsign version that the daemon has",
+        )
+    return _ALGORITHMS[number]
+
+
+def _protection(number: int) -> Protection | None:
+    return Protection(number) if number in (1, 2, 3) else None
+
+
+def _time(message: Message, name: str) -> dt.datetime | None:
+    if not message.HasField(name):
+        return None
+    stamp: timestamp_pb2.Timestamp = getattr(message, name)
+    return stamp.ToDatetime(tzinfo=dt.UTC)
