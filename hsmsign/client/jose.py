@@ -15,6 +15,8 @@ from hsmsign.model.errors import CapabilityMissingError
 
 
 class _RemoteJWKEC(JWKEC):
+    __slots__ = ("key",)
+
     def public_key(self) -> JWKEC:
         return JWKEC(key=self.key.public_key())
 
@@ -23,6 +25,8 @@ class _RemoteJWKEC(JWKEC):
 
 
 class _RemoteJWKRSA(JWKRSA):
+    __slots__ = ("key",)
+
     def fields_to_partial_json(self) -> dict[str, Any]:
         return dict(self.public_key().fields_to_partial_json())
 
