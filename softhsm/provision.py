@@ -80,7 +80,7 @@ def provision(folder: Path, label: str, module: Path) -> Provisioned:
             f"{folder} holds the token {mark['label']!r}, not {label!r}",
             hint="take another folder, or the label that is there",
         )
-    write_conf(result.conf, result.token_dir)
+    _write(result.conf, conf_text(result.token_dir))
     answer = _initialise(result, module)
     if mark is not None and mark["serial"] not in ("", answer["serial"]):
         raise ConfigurationError(
@@ -99,14 +99,12 @@ def provision(folder: Path, label: str, module: Path) -> Provisioned:
     )
 
 
-def write_conf(conf: Path, token_dir: Path) -> None:
-    """Write the configuration of SoftHSM for `token_dir`, from softhsm2.conf.in, mode 0600."""
+def conf_text(token_dir: Path) -> str:
+    """The configuration of SoftHSM for `token_dir`, from softhsm2.conf.in."""
     if "\n" in str(token_dir):
         raise ConfigurationError("the token folder's path has a line break, which softhsm2.conf cannot hold")
     template = Path(__file__).with_name("softhsm2.conf.in").read_text(encoding="utf-8")
-    wanted = template.replace("@TOKEN_DIR@", str(token_dir))
-    if not conf.exists() or conf.read_text(encoding="utf-8") != wanted:
-        _write(conf, wanted)
+    return template.replace("@TOKEN_DIR@", str(token_dir))
 
 
 def _layout(folder: Path, label: str) -> Provisioned:

@@ -1,0 +1,29 @@
+"""From a backend's kind to what makes it. A new kind of device is one line here."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from hsmsign.backends.base import Backend, BackendConfig
+from hsmsign.backends.pkcs11 import Pkcs11Backend
+from hsmsign.backends.softhsm import soft_hsm
+from hsmsign.model.errors import ConfigurationError
+
+
+class Maker(Protocol):
+    """Makes a device that is not started; `pin_refused` says that its PIN is not to be tried."""
+
+    def __call__(self, config: BackendConfig, *, pin_refused: bool = False) -> Backend: ...  # noqa: D102
+
+
+KINDS: dict[str, Maker] = {"pkcs11": Pkcs11Backend, "softhsm": soft_hsm}
+
+
+def make_backend(config: BackendConfig, *, pin_refused: bool = False) -> Backend:
+    """The device that `config` describes. Raises ConfigurationError for a kind that is not known."""
+    maker = KINDS.get(config.kind)
+    if maker is None:
+        raise ConfigurationError(
+            f"backend {config.name!r} is of unknown kind {config.kind!r}", hint=f"known: {', '.join(KINDS)}"
+        )
+    return maker(config, pin_refused=pin_refused)
