@@ -39,6 +39,7 @@ class Session:
     def client(self) -> Client:
         """The client; connected at its first call."""
         if self._client is None:
+            os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log lines say less than our errors
             from hsmsign.client import connect  # gRPC takes a quarter of a second to load
 
             self._client = connect(client_file=self.client_file, deadline=self.timeout)
@@ -149,7 +150,10 @@ def write_out(path: Path | None, content: bytes, *, mode: int = 0o644) -> None:
         sys.stdout.buffer.write(content)
         return
     if path.exists() and not path.is_file():  # /dev/stdout and friends cannot be replaced
-        path.write_bytes(content)  # a folder is refused by the kernel, with its name in the error
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise CannotWriteError(path, error) from error
         return
     target = path.resolve()
     try:

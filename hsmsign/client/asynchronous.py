@@ -257,8 +257,7 @@ class AsyncClient:
             raise from_call(error, self.endpoint) from None
         finally:
             call.cancel()
-        if failure:
-            raise failure[0]
+        book.ended(failure)
 
     async def backends(self, *, deadline: float | None = None) -> tuple[BackendInfo, ...]:
         """The devices behind the daemon, and how they are."""

@@ -57,6 +57,8 @@ def options(endpoint: Endpoint) -> list[tuple[str, Any]]:
         ("grpc.primary_user_agent", "hsmsign-python"),
         # a connection of one's own: clients with the same settings must not share one, and with it a fate
         ("grpc.use_local_subchannel_pool", 1),
+        # http_proxy in the environment is about the web, not about a signing daemon (often on localhost)
+        ("grpc.enable_http_proxy", 0),
     ]
     if endpoint.socket_path is not None:
         chosen.append(("grpc.default_authority", "localhost"))

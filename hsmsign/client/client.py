@@ -260,7 +260,7 @@ class Client:
         group is signed by the version that is primary then, unless you name one.
         """
         book = stream.StreamBook(name, kind, scheme, format)
-        room, over, failure = threading.Semaphore(stream.GROUPS_AHEAD), threading.Event(), list[BaseException]()
+        room, over, failure = threading.Semaphore(stream.GROUPS_AHEAD), threading.Event(), list[Exception]()
         take = stream.groups(inputs, group_size)
 
         def requests() -> Iterator[signing_pb2.SignStreamRequest]:
@@ -282,8 +282,7 @@ class Client:
             over.set()
             room.release()
             call.cancel()
-        if failure:
-            raise failure[0]
+        book.ended(failure)
 
     def backends(self, *, deadline: float | None = None) -> tuple[BackendInfo, ...]:
         """The devices behind the daemon, and how they are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol
 
 import grpc
@@ -118,5 +119,5 @@ def _unreachable(details: str, endpoint: Endpoint) -> errors.UnavailableError:
 
 def _short(details: str) -> str:
     """The end of gRPC's chain of causes, which is where the cause is."""
-    cause = details.rsplit("Last error: ", 1)[-1].strip()
+    cause = re.split(r"(?i)\berror: ", details)[-1].strip() or details
     return cause if len(cause) <= 200 else cause[:197] + "..."

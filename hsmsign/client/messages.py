@@ -190,7 +190,7 @@ def version_info(version: keys_pb2.KeyVersion) -> values.VersionInfo:
     }
     return values.VersionInfo(
         name=version.name,
-        state=values.VersionState(version.state),
+        state=_state(version.state),
         algorithm=_algorithm(version.algorithm),
         protection=_protection(version.protection_level),
         created=_time(version, "create_time"),
@@ -244,6 +244,15 @@ def _algorithm(number: int) -> KeyAlgorithm:
             hint="install the hsmsign version that the daemon has",
         )
     return _ALGORITHMS[number]
+
+
+def _state(number: int) -> values.VersionState:
+    if number not in (1, 2, 3):
+        raise HsmsignError(
+            f"the daemon knows a state of key versions that this client does not (number {number})",
+            hint="install the hsmsign version that the daemon has",
+        )
+    return values.VersionState(number)
 
 
 def _protection(number: int) -> Protection | None:

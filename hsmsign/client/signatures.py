@@ -105,7 +105,10 @@ def result(answer: signing_pb2.SignGroupResult, expected: int) -> SignedBatch:
         raise _corrupted(answer.key_version)
     batch = SignedBatch(answer.signatures, answer.key_version, _SCHEMES.get(answer.scheme))
     for failure in answer.failures:
-        batch[failure.index] = from_status(failure.status)
+        if failure.index < expected:
+            batch[failure.index] = from_status(failure.status)
+    if b"" in batch:
+        raise HsmsignError("the daemon left inputs without a signature and without an error", hint="report it as a bug")
     return batch
 
 

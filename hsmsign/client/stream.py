@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hsmsign.client import signatures
 from hsmsign.client.messages import key_name
 from hsmsign.client.values import SignedBatch
+from hsmsign.model.errors import UnavailableError
 from hsmsign.v1 import signing_pb2
 
 if TYPE_CHECKING:
@@ -43,10 +44,15 @@ class StreamBook:
             self._given += 1
             yield batch
 
-    @property
-    def open(self) -> int:
-        """Groups that were sent and not answered."""
-        return len(self._sizes)
+    def ended(self, failure: list[Exception]) -> None:
+        """The stream is over: raises what the inputs raised, or that answers are missing."""
+        if failure:
+            raise failure[0]
+        if self._sizes or self._ready:
+            raise UnavailableError(
+                f"the daemon ended the stream before it had answered {len(self._sizes)} of {self._sent} groups",
+                hint="sign what is missing again",
+            )
 
 
 def groups(inputs: Iterable[bytes], size: int) -> Callable[[], list[bytes]]:

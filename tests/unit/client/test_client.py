@@ -264,3 +264,21 @@ async def test_the_asyncio_client_names_a_daemon_that_is_not_there(tmp_path):
     async with hsmsign.aio.connect(f"unix://{tmp_path}/none.sock") as client:
         with pytest.raises(errors.UnavailableError, match=r"none\.sock"):
             await client.get_key("web-1")
+
+
+def test_a_stream_that_ends_too_early_is_an_error(client, monkeypatch):
+    client.create_key("web-1", "ed25519")
+    monkeypatch.setattr(client, "_stream", lambda: _ending_early)
+    with pytest.raises(errors.UnavailableError, match="before it had answered"):
+        list(client.sign_stream("web-1", [b"one"], kind=InputKind.MESSAGE))
+
+
+class _ending_early:  # noqa: N801 - stands for a call
+    def __init__(self, requests, timeout):
+        list(requests)
+
+    def __iter__(self):
+        return iter(())
+
+    def cancel(self):
+        pass
