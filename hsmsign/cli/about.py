@@ -10,15 +10,20 @@ import click
 from hsmsign.cli.common import Session, pass_session, shared
 
 
+def installed() -> str:
+    """The version of the installed package."""
+    try:
+        return importlib.metadata.version("hsmsign")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"  # run from a source tree that was never installed
+
+
 @click.command()
 @shared
 @pass_session
 def version(session: Session) -> None:
     """Print the version."""
-    try:
-        ours = importlib.metadata.version("hsmsign")
-    except importlib.metadata.PackageNotFoundError:
-        ours = "unknown"  # run from a source tree that was never installed
+    ours = installed()
     session.show({"hsmsign": ours, "python": platform.python_version()}, lambda: [f"hsmsign {ours}"])
 
 

@@ -46,6 +46,8 @@ class LazyGroup(click.Group):
         except ModuleNotFoundError as error:
             if cmd_name not in _SERVER:
                 raise
+            if ctx.resilient_parsing:  # a shell asks for completions: leave it out
+                return None
             raise ServerMissing(cmd_name, str(error.name)) from error
         return command
 
@@ -67,8 +69,19 @@ class ServerMissing(click.ClickException):
         )
 
 
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from hsmsign.cli.about import installed
+
+        click.echo(f"hsmsign {installed()}")
+        context.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @shared
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
+)
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Sign with keys that live on a device. A bare NAME means keys/NAME."""
@@ -82,6 +95,11 @@ def main(arguments: Sequence[str]) -> int:
         code = cli.main(list(arguments), prog_name="hsmsign", standalone_mode=False, obj=session)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        failures.silence_stdout()  # click would say 1, which here means "no"
+        return failures.EX_PIPE
     except BrokenPipeError:
         failures.silence_stdout()
         return failures.EX_PIPE

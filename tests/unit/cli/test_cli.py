@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -246,3 +247,23 @@ def test_a_client_only_installation_says_what_to_install(hsmsign, monkeypatch):
     monkeypatch.setitem(sys.modules, "hsmsign.cli.serve", None)
     answer = hsmsign("serve")
     assert (answer.code, "pip install 'hsmsign[server]'" in answer.err) == (69, True)
+
+
+def test_a_shell_is_told_the_commands_that_are_installed():
+    code = "import sys; sys.modules['hsmsign.cli.serve'] = None; from hsmsign.cli.main import run; run()"
+    shell = {"_HSMSIGN_COMPLETE": "bash_complete", "COMP_WORDS": "hsmsign ", "COMP_CWORD": "1"}
+    answer = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | shell, capture_output=True, text=True, check=False
+    )
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "plain,verify" in answer.stdout.splitlines()
+    assert "plain,serve" not in answer.stdout.splitlines()
+
+
+def test_a_reader_that_goes_away_is_no_error(web1, tmp_path):
+    code = "import sys; from hsmsign.cli.main import run; run()"
+    command = subprocess.Popen(
+        [sys.executable, "-c", code, "key", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    command.stdout.close()
+    assert (command.stderr.read(), command.wait()) == (b"", 141)

@@ -11,6 +11,7 @@ from hsmsign import AdoptedObject, Health, InputKind, Scheme, SignatureFormat
 from hsmsign.client import signatures
 from hsmsign.client.values import VersionState
 from hsmsign.model import errors
+from tests.support import fake_server
 
 PREHASHED = ec.ECDSA(utils.Prehashed(hashes.SHA256()))
 
@@ -282,3 +283,15 @@ class _ending_early:  # noqa: N801 - stands for a call
 
     def cancel(self):
         pass
+
+
+def test_a_daemon_that_restarts_is_a_delay(tmp_path):
+    target = f"unix://{tmp_path}/d.sock"
+    server, before, _ = fake_server.serve(target)
+    with hsmsign.connect(target) as client:
+        client.create_key("web-1", "ed25519")
+        server.stop(0).wait()
+        server, after, _ = fake_server.serve(target)
+        after.keys, after.private = before.keys, before.private
+        assert client.sign("web-1", message=b"m")
+    server.stop(0).wait()
