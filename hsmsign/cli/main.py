@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -29,8 +30,19 @@ _COMMANDS = {
 _SERVER = ("init", "serve", "doctor")
 
 
+class ReaderGone(Exception):
+    """Whoever read our output went away."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. click would answer a closed pipe with 1, which here means "no"."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGone from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the table."""
@@ -95,12 +107,7 @@ def main(arguments: Sequence[str]) -> int:
         code = cli.main(list(arguments), prog_name="hsmsign", standalone_mode=False, obj=session)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except SystemExit as end:
-        if not isinstance(end.__context__, BrokenPipeError):
-            raise
-        failures.silence_stdout()  # click would say 1, which here means "no"
-        return failures.EX_PIPE
-    except BrokenPipeError:
+    except (ReaderGone, BrokenPipeError):
         failures.silence_stdout()
         return failures.EX_PIPE
     except (HsmsignError, click.ClickException, click.Abort, KeyboardInterrupt, OSError) as error:
