@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceHealth, DeviceInfo, DeviceKey
@@ -137,4 +137,13 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Let go of everything."""
+        ...
+
+
+@runtime_checkable
+class Replaceable(Protocol):
+    """A device that sometimes only a new process can see."""
+
+    def outdated(self) -> bool:
+        """Whether this process cannot see its token but a new one would: the host then ends itself."""
         ...
