@@ -191,5 +191,5 @@ def test_sigterm_lets_what_was_taken_be_signed(host: Start, faults: Faults) -> N
 def test_a_host_ends_with_its_supervisor(host: Start) -> None:
     device = host()
     device.wait_for_state("READY")
-    device._control.close()
+    device.abandon()
     assert device.ended() == 0

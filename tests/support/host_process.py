@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -172,9 +173,14 @@ class HostProcess:
         self.process.send_signal(signal.SIGTERM)
         return self.ended()
 
+    def abandon(self) -> None:
+        """Be gone, as a supervisor that was killed."""
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)  # the thread that reads events keeps it from being closed
+
     def stop(self) -> None:
         """End the process, whatever its state, and let go of everything."""
-        self._control.close()
+        self.abandon()
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
