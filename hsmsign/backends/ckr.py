@@ -164,7 +164,7 @@ REFUSED = frozenset({"CKR_PIN_EXPIRED", "CKR_PIN_INCORRECT", "CKR_PIN_INVALID", 
 """The PIN was tried, and was not taken."""
 
 
-def name(number: int) -> str:
+def name_of(number: int) -> str:
     """The name of a CK_RV: `CKR_PIN_INCORRECT`; `CKR_VENDOR_DEFINED+0x…` or `CKR_0x…` where there is none."""
     if number in _NAMES:
         return _NAMES[number]
@@ -173,21 +173,21 @@ def name(number: int) -> str:
     return f"CKR_0x{number:x}"
 
 
-def name_of(error: pkcs11.exceptions.PKCS11Error) -> str:
+def name_of_error(error: pkcs11.exceptions.PKCS11Error) -> str:
     """The name of the CK_RV that python-pkcs11 raised `error` for; empty where there was none."""
     kind = type(error).__name__
     if kind in _SPELT_OTHERWISE:
         return _SPELT_OTHERWISE[kind]
     unmapped = re.search(r"Unmapped error code 0x([0-9a-f]+)", str(error))
     if unmapped:
-        return name(int(unmapped[1], 16))
+        return name_of(int(unmapped[1], 16))
     spelt = "CKR_" + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).upper()
     return spelt if spelt in _KNOWN else ""
 
 
 def to_error(error: pkcs11.exceptions.PKCS11Error, doing: str) -> HsmsignError:
     """`error` as ours; `doing` says what was being done, for the sentence: "making a key"."""
-    ckr = name_of(error)
+    ckr = name_of_error(error)
     metadata = {"ckr": ckr} if ckr else {}
     why = ckr or str(error) or type(error).__name__
     if ckr in GONE:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from pkcs11.exceptions import PKCS11Error, UserAlreadyLoggedIn
 
 from hsmsign.backends import native, objects
 from hsmsign.backends.base import BackendConfig, ObjectQuery
-from hsmsign.backends.ckr import CORRECT_PIN, LOST, UNLOCK, name, name_of, to_error
+from hsmsign.backends.ckr import CORRECT_PIN, LOST, UNLOCK, name_of_error, to_error
 from hsmsign.backends.keys import KeyCabinet
 from hsmsign.backends.pin import read_pin
 from hsmsign.backends.token import find_token, fits, info_of, serial_of, uri_of
@@ -112,7 +111,7 @@ class Pkcs11Backend:
             return
         if state is DeviceState.READY:
             if self._pool_faulted():
-                self._heal(f"the pool reported {name(self._pool_stats().last_fault_ckr)}")
+                self._heal(f"a signature met {self._last_fault()}")
             else:
                 self._check_token()
             return
@@ -326,7 +325,6 @@ class Pkcs11Backend:
 
     def _set_mode(self, pool: native.SigningPool) -> None:
         if self._health.state is DeviceState.READY:
-            _clear(pool.fault_fd())
             pool.running()
         elif self._health.state in _JOBS_GET:
             pool.failing(_JOBS_GET[self._health.state])
@@ -334,12 +332,10 @@ class Pkcs11Backend:
             pool.healing()
 
     def _pool_faulted(self) -> bool:
-        pool = self._pool
-        return pool is not None and (pool.stats().healing or _clear(pool.fault_fd()))
+        return self._pool is not None and self._pool.stats().mode is native.PoolMode.HEALING
 
-    def _pool_stats(self) -> native.PoolStats:
-        assert self._pool is not None  # noqa: S101 - asked only after _pool_faulted
-        return self._pool.stats()
+    def _last_fault(self) -> str:
+        return (self._pool.stats().last_fault if self._pool is not None else "") or "a lost session"
 
     # -- asking the device ---------------------------------------------------------------------------
 
@@ -354,9 +350,9 @@ class Pkcs11Backend:
         try:
             return ask()
         except PKCS11Error as error:
-            if name_of(error) not in LOST:
+            if name_of_error(error) not in LOST:
                 raise to_error(error, doing) from error
-            self._heal(f"{name_of(error)} while {doing}")
+            self._heal(f"{name_of_error(error)} while {doing}")
         try:
             return ask()
         except PKCS11Error as error:
@@ -379,17 +375,6 @@ class Pkcs11Backend:
             return
         with self._pool.managing():
             yield
-
-
-def _clear(descriptor: int) -> bool:
-    """Read an eventfd empty. True where it was readable."""
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
-    if not poller.poll(0):
-        return False
-    with contextlib.suppress(BlockingIOError):
-        os.eventfd_read(descriptor)
-    return True
 
 
 def _check_locator(locator: bytes) -> None:

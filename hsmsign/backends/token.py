@@ -10,7 +10,7 @@ from pkcs11.mechanisms import Mechanism
 
 from hsmsign.backends import objects
 from hsmsign.backends.base import BackendConfig
-from hsmsign.backends.ckr import GONE, name_of
+from hsmsign.backends.ckr import GONE, name_of_error
 from hsmsign.backends.uri import Pkcs11Uri
 from hsmsign.model.algorithms import Family, KeyAlgorithm
 from hsmsign.model.device import DeviceInfo, Protection
@@ -27,7 +27,7 @@ def find_token(library: Any, config: BackendConfig) -> Any:
         try:
             token = slot.get_token()
         except PKCS11Error as error:
-            if name_of(error) in GONE:
+            if name_of_error(error) in GONE:
                 continue
             raise
         if token.flags & TokenFlag.TOKEN_INITIALIZED:
