@@ -44,7 +44,7 @@ typedef struct hsm_pool_stats {
     uint64_t oldest_active_ms; /* how long the oldest job has been inside the module; 0 if none */
     uint64_t signed_total;
     uint64_t failed_total;
-    uint64_t last_fault_ckr;   /* why the pool went to HEALING */
+    uint64_t last_fault_ckr;   /* why the pool went to HEALING or refused to be RUNNING */
 } hsm_pool_stats;
 
 /* Makes a pool in mode HEALING with no session open: a job waits until hsm_pool_set_mode says RUNNING.
@@ -52,7 +52,9 @@ typedef struct hsm_pool_stats {
 hsm_status hsm_pool_new(const hsm_pool_config *config, hsm_pool **out);
 
 /* Going to RUNNING drops every session and cached object handle and opens sessions anew: the caller has
- * logged in before (a login is the token's, not the session's). For FAILING, `status` is what jobs get. */
+ * logged in before (a login is the token's, not the session's); HSM_E_DEVICE where the token gives no
+ * session: the mode stays, and the CK_RV is last_fault_ckr. For FAILING, `status` is what jobs get. Any mode
+ * that is set takes back what fault_fd says. */
 hsm_status hsm_pool_set_mode(hsm_pool *pool, hsm_pool_mode mode, hsm_status status);
 
 /* Takes over `fd`, a connected stream socket whose hsm_hello (HSM_HELLO_SIGN) has been read, and serves

@@ -1,0 +1,87 @@
+#include "session.h"
+
+static bool token_logged_in(struct hsm_session *session)
+{
+    CK_SESSION_INFO info;
+    if (session->module->C_GetSessionInfo(session->handle, &info) != CKR_OK)
+        return false;
+    return info.state == CKS_RO_USER_FUNCTIONS || info.state == CKS_RW_USER_FUNCTIONS;
+}
+
+CK_RV hsm_session_open(struct hsm_session *session)
+{
+    hsm_session_close(session);
+    CK_RV rv = session->module->C_OpenSession(session->slot, CKF_SERIAL_SESSION, NULL, NULL, &session->handle);
+    if (rv != CKR_OK)
+        return rv;
+    session->open = true;
+    session->logged_in = token_logged_in(session);
+    return CKR_OK;
+}
+
+void hsm_session_close(struct hsm_session *session)
+{
+    if (session->open)
+        (void)session->module->C_CloseSession(session->handle); /* it may be gone already, which is as good */
+    session->open = false;
+    hsm_cache_clear(&session->cache);
+}
+
+/* Splits "id_len, CKA_ID, label_len, CKA_LABEL" into search attributes behind `attributes`. The number
+ * of them, or 0 where the locator says nothing or cannot be read. */
+static CK_ULONG locator_attributes(const uint8_t *locator, size_t len, CK_ATTRIBUTE attributes[2])
+{
+    CK_ULONG count = 0;
+    const CK_ATTRIBUTE_TYPE types[2] = {CKA_ID, CKA_LABEL};
+    size_t at = 0;
+    for (int i = 0; i < 2; i++) {
+        if (at >= len || len - at - 1 < locator[at])
+            return 0;
+        size_t part = locator[at];
+        if (part > 0) {
+            attributes[count].type = types[i];
+            attributes[count].pValue = (void *)(uintptr_t)&locator[at + 1]; /* modules only read it */
+            attributes[count].ulValueLen = part;
+            count++;
+        }
+        at += 1 + part;
+    }
+    return at == len ? count : 0;
+}
+
+CK_RV hsm_session_find(struct hsm_session *session, const uint8_t *locator, size_t len, CK_OBJECT_HANDLE *out)
+{
+    *out = hsm_cache_get(&session->cache, locator, len);
+    if (*out != CK_INVALID_HANDLE)
+        return CKR_OK;
+
+    CK_OBJECT_CLASS private_key = CKO_PRIVATE_KEY;
+    CK_ATTRIBUTE attributes[3] = {{CKA_CLASS, &private_key, sizeof private_key}, {0, NULL, 0}, {0, NULL, 0}};
+    CK_ULONG named = locator_attributes(locator, len, &attributes[1]);
+    if (named == 0)
+        return CKR_OK;
+
+    CK_OBJECT_HANDLE found[2] = {CK_INVALID_HANDLE, CK_INVALID_HANDLE};
+    CK_ULONG count = 0;
+    CK_RV rv = session->module->C_FindObjectsInit(session->handle, attributes, 1 + named);
+    if (rv != CKR_OK)
+        return rv;
+    rv = session->module->C_FindObjects(session->handle, found, 2, &count);
+    if (rv == CKR_OK && count == 1) { /* some modules give fewer than asked for at a time */
+        CK_ULONG more = 0;
+        rv = session->module->C_FindObjects(session->handle, &found[1], 1, &more);
+        count += more;
+    }
+    CK_RV final = session->module->C_FindObjectsFinal(session->handle);
+    if (rv == CKR_OK)
+        rv = final;
+    if (rv != CKR_OK)
+        return rv;
+    if (count == 0 && session->logged_in && !token_logged_in(session))
+        return CKR_USER_NOT_LOGGED_IN;
+    if (count == 1) {
+        *out = found[0];
+        hsm_cache_put(&session->cache, locator, len, found[0]);
+    }
+    return CKR_OK;
+}
