@@ -164,7 +164,7 @@ REFUSED = frozenset({"CKR_PIN_EXPIRED", "CKR_PIN_INCORRECT", "CKR_PIN_INVALID", 
 """The PIN was tried, and was not taken."""
 
 
-def name_of(number: int) -> str:
+def name(number: int) -> str:
     """The name of a CK_RV: `CKR_PIN_INCORRECT`; `CKR_VENDOR_DEFINED+0x…` or `CKR_0x…` where there is none."""
     if number in _NAMES:
         return _NAMES[number]
@@ -180,7 +180,7 @@ def name_of_error(error: pkcs11.exceptions.PKCS11Error) -> str:
         return _SPELT_OTHERWISE[kind]
     unmapped = re.search(r"Unmapped error code 0x([0-9a-f]+)", str(error))
     if unmapped:
-        return name_of(int(unmapped[1], 16))
+        return name(int(unmapped[1], 16))
     spelt = "CKR_" + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).upper()
     return spelt if spelt in _KNOWN else ""
 

@@ -19,7 +19,7 @@ from pkcs11.exceptions import PKCS11Error, UserAlreadyLoggedIn
 
 from hsmsign.backends import native, objects
 from hsmsign.backends.base import BackendConfig, ObjectQuery
-from hsmsign.backends.ckr import CORRECT_PIN, LOST, UNLOCK, name_of_error, to_error
+from hsmsign.backends.ckr import CORRECT_PIN, LOST, UNLOCK, name, name_of_error, to_error
 from hsmsign.backends.keys import KeyCabinet
 from hsmsign.backends.pin import read_pin
 from hsmsign.backends.token import find_token, fits, info_of, serial_of, uri_of
@@ -335,7 +335,8 @@ class Pkcs11Backend:
         return self._pool is not None and self._pool.stats().mode is native.PoolMode.HEALING
 
     def _last_fault(self) -> str:
-        return (self._pool.stats().last_fault if self._pool is not None else "") or "a lost session"
+        ckr = self._pool.stats().last_fault_ckr if self._pool is not None else 0
+        return name(ckr) if ckr else "a lost session"
 
     # -- asking the device ---------------------------------------------------------------------------
 
