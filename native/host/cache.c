@@ -7,7 +7,7 @@
 
 struct hsm_cache_entry {
     struct hsm_cache_entry *next;
-    CK_OBJECT_HANDLE object;
+    struct hsm_object object;
     uint64_t hash;
     size_t len;
     uint8_t locator[];
@@ -30,12 +30,13 @@ static struct hsm_cache_entry **place(const struct hsm_cache *cache, const uint8
     return at;
 }
 
-CK_OBJECT_HANDLE hsm_cache_get(const struct hsm_cache *cache, const uint8_t *locator, size_t len)
+struct hsm_object hsm_cache_get(const struct hsm_cache *cache, const uint8_t *locator, size_t len)
 {
+    const struct hsm_object none = {CK_INVALID_HANDLE, 0};
     if (cache->buckets == NULL)
-        return CK_INVALID_HANDLE;
+        return none;
     const struct hsm_cache_entry *entry = *place(cache, locator, len, hash_of(locator, len));
-    return entry == NULL ? CK_INVALID_HANDLE : entry->object;
+    return entry == NULL ? none : entry->object;
 }
 
 static int grow(struct hsm_cache *cache)
@@ -60,7 +61,7 @@ static int grow(struct hsm_cache *cache)
     return 1;
 }
 
-void hsm_cache_put(struct hsm_cache *cache, const uint8_t *locator, size_t len, CK_OBJECT_HANDLE object)
+void hsm_cache_put(struct hsm_cache *cache, const uint8_t *locator, size_t len, struct hsm_object object)
 {
     if (cache->entries >= HSM_CACHE_MAX)
         hsm_cache_clear(cache);

@@ -12,9 +12,10 @@ enum hsm_hash { HSM_HASH_NONE = -1, HSM_SHA256, HSM_SHA384, HSM_SHA512, HSM_HASH
 
 struct hsm_scheme_info {
     CK_MECHANISM_TYPE mechanism;
+    CK_KEY_TYPE key_type;
     enum hsm_hash hash;
     uint16_t digest_len;  /* 0 where messages are signed as they are */
-    uint16_t ecdsa_len;   /* length of r || s, 0 where it is no ECDSA */
+    uint16_t raw_len;     /* what C_Sign gives; 0 where it depends on the key (RSA) */
     const uint8_t *prefix; /* DER in front of the digest (RFC 8017, section 9.2, note 1), or NULL */
     uint16_t prefix_len;
     CK_RSA_PKCS_PSS_PARAMS pss; /* all 0 where there are none */

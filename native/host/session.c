@@ -49,10 +49,27 @@ static CK_ULONG locator_attributes(const uint8_t *locator, size_t len, CK_ATTRIB
     return at == len ? count : 0;
 }
 
-CK_RV hsm_session_find(struct hsm_session *session, const uint8_t *locator, size_t len, CK_OBJECT_HANDLE *out)
+/* The objects that fit, at most two of them. */
+static CK_RV search(struct hsm_session *session, CK_ATTRIBUTE *attributes, CK_ULONG named, CK_OBJECT_HANDLE found[2],
+                    CK_ULONG *count)
+{
+    CK_RV rv = session->module->C_FindObjectsInit(session->handle, attributes, named);
+    if (rv != CKR_OK)
+        return rv;
+    rv = session->module->C_FindObjects(session->handle, found, 2, count);
+    if (rv == CKR_OK && *count == 1) { /* some modules give fewer than asked for at a time */
+        CK_ULONG more = 0;
+        rv = session->module->C_FindObjects(session->handle, &found[1], 1, &more);
+        *count += more;
+    }
+    CK_RV final = session->module->C_FindObjectsFinal(session->handle);
+    return rv == CKR_OK ? final : rv;
+}
+
+CK_RV hsm_session_find(struct hsm_session *session, const uint8_t *locator, size_t len, struct hsm_object *out)
 {
     *out = hsm_cache_get(&session->cache, locator, len);
-    if (*out != CK_INVALID_HANDLE)
+    if (out->handle != CK_INVALID_HANDLE)
         return CKR_OK;
 
     CK_OBJECT_CLASS private_key = CKO_PRIVATE_KEY;
@@ -63,25 +80,19 @@ CK_RV hsm_session_find(struct hsm_session *session, const uint8_t *locator, size
 
     CK_OBJECT_HANDLE found[2] = {CK_INVALID_HANDLE, CK_INVALID_HANDLE};
     CK_ULONG count = 0;
-    CK_RV rv = session->module->C_FindObjectsInit(session->handle, attributes, 1 + named);
-    if (rv != CKR_OK)
-        return rv;
-    rv = session->module->C_FindObjects(session->handle, found, 2, &count);
-    if (rv == CKR_OK && count == 1) { /* some modules give fewer than asked for at a time */
-        CK_ULONG more = 0;
-        rv = session->module->C_FindObjects(session->handle, &found[1], 1, &more);
-        count += more;
-    }
-    CK_RV final = session->module->C_FindObjectsFinal(session->handle);
-    if (rv == CKR_OK)
-        rv = final;
+    CK_RV rv = search(session, attributes, 1 + named, found, &count);
     if (rv != CKR_OK)
         return rv;
     if (count == 0 && session->logged_in && !token_logged_in(session))
         return CKR_USER_NOT_LOGGED_IN;
-    if (count == 1) {
-        *out = found[0];
-        hsm_cache_put(&session->cache, locator, len, found[0]);
-    }
+    if (count != 1)
+        return CKR_OK;
+
+    CK_ATTRIBUTE type = {CKA_KEY_TYPE, &out->type, sizeof out->type};
+    rv = session->module->C_GetAttributeValue(session->handle, found[0], &type, 1);
+    if (rv != CKR_OK)
+        return rv;
+    out->handle = found[0];
+    hsm_cache_put(&session->cache, locator, len, *out);
     return CKR_OK;
 }

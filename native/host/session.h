@@ -24,8 +24,8 @@ CK_RV hsm_session_open(struct hsm_session *session);
 void hsm_session_close(struct hsm_session *session);
 
 /* The private key object that fits the locator, from the cache or from the token; CK_INVALID_HANDLE in
- * *out (and CKR_OK) where none or several fit. CKR_USER_NOT_LOGGED_IN where none fits because the login
+ * out->handle (and CKR_OK) where none or several fit. CKR_USER_NOT_LOGGED_IN where none fits because the login
  * was lost: tokens hide private objects then, they do not complain. */
-CK_RV hsm_session_find(struct hsm_session *session, const uint8_t *locator, size_t len, CK_OBJECT_HANDLE *out);
+CK_RV hsm_session_find(struct hsm_session *session, const uint8_t *locator, size_t len, struct hsm_object *out);
 
 #endif

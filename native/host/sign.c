@@ -47,13 +47,15 @@ static CK_RV attempt(struct hsm_session *session, const struct hsm_scheme_info *
                      const struct hsm_order_view *order, const struct prepared *input, uint8_t *out, CK_ULONG *length,
                      bool *found)
 {
-    CK_OBJECT_HANDLE key = CK_INVALID_HANDLE;
+    struct hsm_object key = {CK_INVALID_HANDLE, 0};
     CK_RV rv = hsm_session_find(session, order->locator, order->head.locator_len, &key);
-    *found = key != CK_INVALID_HANDLE;
+    *found = key.handle != CK_INVALID_HANDLE;
     if (rv != CKR_OK || !*found)
         return rv;
+    if (key.type != scheme->key_type) /* a module should look itself; SoftHSM 2.6.1 crashes instead */
+        return CKR_KEY_TYPE_INCONSISTENT;
     CK_MECHANISM mechanism = hsm_scheme_mechanism(scheme);
-    rv = session->module->C_SignInit(session->handle, &mechanism, key);
+    rv = session->module->C_SignInit(session->handle, &mechanism, key.handle);
     if (rv != CKR_OK)
         return rv;
     rv = session->module->C_Sign(session->handle, (CK_BYTE_PTR)(uintptr_t)input->data, input->len, out, length);
@@ -112,13 +114,11 @@ static hsm_status finish(const struct hsm_scheme_info *scheme, uint8_t format, s
                          struct hsm_signature *result)
 {
     result->length = length;
-    if (scheme->ecdsa_len == 0)
-        return HSM_OK;
-    if (length != scheme->ecdsa_len) { /* the key is on another curve than the scheme says */
+    if (scheme->raw_len != 0 && length != scheme->raw_len) { /* the key is on another curve than the scheme says */
         result->ckr = CKR_SIGNATURE_LEN_RANGE;
         return HSM_E_DEVICE;
     }
-    if (format == HSM_FORMAT_RAW)
+    if (scheme->mechanism != CKM_ECDSA || format == HSM_FORMAT_RAW)
         return HSM_OK;
     uint8_t raw[132];
     memcpy(raw, result->out, length);
