@@ -135,11 +135,21 @@ def test_a_devices_own_error_has_its_name_and_leaves_nothing(host: Start, faults
 def test_a_key_that_cannot_be_read_back_is_not_left_behind(host: Start, faults: Faults) -> None:
     device = host()
     device.wait_for_state("READY")
+    faults.set("C_GetAttributeValue rv=CKR_DEVICE_ERROR after=4 count=2")  # the pair is made, its facts fail
+    with pytest.raises(DeviceError):
+        device.generate(KeyAlgorithm.EC_P256, b"id-of-mine", "mine")
+    assert device.destroy(b"\x0aid-of-mine\x00") is False
+
+
+def test_a_key_that_could_not_even_be_taken_away_is_there_once_after_the_next_try(host: Start, faults: Faults) -> None:
+    device = host()
+    device.wait_for_state("READY")
     faults.set("C_GetAttributeValue rv=CKR_DEVICE_ERROR")
     with pytest.raises(DeviceError):
         device.generate(KeyAlgorithm.EC_P256, b"id-of-mine", "mine")
     faults.set()
-    assert device.destroy(b"\x0aid-of-mine\x00") is False
+    key = device.generate(KeyAlgorithm.EC_P256, b"id-of-mine", "mine")
+    assert device.find(ObjectQuery(id=b"id-of-mine")) == [key]
 
 
 def test_a_hanging_signature_ends_the_host(host: Start, faults: Faults) -> None:
