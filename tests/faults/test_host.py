@@ -135,7 +135,7 @@ def test_a_devices_own_error_has_its_name_and_leaves_nothing(host: Start, faults
 def test_a_key_that_cannot_be_read_back_is_not_left_behind(host: Start, faults: Faults) -> None:
     device = host()
     device.wait_for_state("READY")
-    faults.set("C_GetAttributeValue rv=CKR_DEVICE_ERROR after=4 count=2")  # the pair is made, its facts fail
+    faults.set("C_GetAttributeValue rv=CKR_DEVICE_ERROR after=4 count=4")  # the pair is made, its facts fail
     with pytest.raises(DeviceError):
         device.generate(KeyAlgorithm.EC_P256, b"id-of-mine", "mine")
     assert device.destroy(b"\x0aid-of-mine\x00") is False
