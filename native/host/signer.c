@@ -112,9 +112,25 @@ static void put_off(struct hsm_thread *self, struct hsm_chunk chunk, CK_RV ckr, 
     chunk.count--;
     give_back(self, &chunk, answer); /* first, so that `failed` comes to stand in front of it */
     if (failed.attempts >= HSM_ATTEMPTS_MAX)
-        add_failure(answer, failed.first, HSM_E_DEVICE, ckr);
+        add_failure(answer, failed.first, ckr != CKR_OK ? HSM_E_DEVICE : HSM_E_KEY_NOT_FOUND, ckr);
     else
         give_back(self, &failed, answer);
+}
+
+static bool failed_on_device(hsm_status status)
+{
+    return status == HSM_E_DEVICE || status == HSM_E_KEY_NOT_FOUND;
+}
+
+/* Whether the device is, or was since this thread opened its session, being healed. Python then closes
+ * sessions and logs in anew under the threads that sign: whatever they were told means nothing. */
+static bool healing_began(struct hsm_thread *self)
+{
+    struct hsm_pool *pool = self->pool;
+    (void)pthread_mutex_lock(&pool->lock);
+    bool began = pool->mode != HSM_POOL_RUNNING || pool->generation != self->generation;
+    (void)pthread_mutex_unlock(&pool->lock);
+    return began;
 }
 
 /* Signs a chunk item by item, until it is done, the time slice is over, or the device fails. */
@@ -133,7 +149,7 @@ static void sign_chunk(struct hsm_thread *self, struct hsm_chunk chunk, struct a
             enter_module(self);
             hsm_sign(&self->signer, view, view->inputs + chunk.offset, length, &signature);
             leave_module(self);
-            if (signature.fault) {
+            if (signature.fault || (failed_on_device(signature.status) && healing_began(self))) {
                 put_off(self, chunk, signature.ckr, answer);
                 return;
             }
