@@ -36,6 +36,16 @@ class PoolMode(enum.IntEnum):
     """Jobs are answered at once, with the status given."""
 
 
+class Exclusion(enum.IntEnum):
+    """What `SigningPool.managing` keeps out. The numbers are those of native/host/host.h."""
+
+    NOTHING = 0
+    ALL = 1
+    """Signatures and lookups."""
+    LOOKUPS = 2
+    """Only looking for keys and opening sessions: all that SoftHSM needs, and signatures go on."""
+
+
 @dataclass(frozen=True, slots=True)
 class PoolStats:
     """What a pool is doing."""
@@ -97,7 +107,9 @@ class SigningPool:
     A login is the token's, not a session's: keep a session that has logged in open while the pool runs.
     """
 
-    def __init__(self, slot_id: int, sessions: int, max_queued_bytes: int, exclusive_management: bool) -> None:
+    def __init__(
+        self, slot_id: int, sessions: int, max_queued_bytes: int, exclusive_management: bool | Exclusion
+    ) -> None:
         if not 0 <= slot_id < 1 << 64:
             raise ValueError(f"a slot id is a number of 64 bits, not {slot_id}")
         if not 1 <= sessions <= MAX_SESSIONS:
@@ -110,7 +122,7 @@ class SigningPool:
                 "slot_id": slot_id,
                 "sessions": sessions,
                 "max_queued_bytes": max_queued_bytes,
-                "exclusive_management": int(exclusive_management),
+                "exclusive_management": int(Exclusion(exclusive_management)),
             },
         )
         out = _ffi.new("hsm_pool **")

@@ -21,11 +21,20 @@ hsm_status hsm_module_open(const char *path, char *error, size_t error_size, uin
 
 typedef struct hsm_pool hsm_pool;
 
+/* Some modules cannot make or destroy keys while other sessions do something else. SoftHSM 2.6.1 fails to make
+ * a key (CKR_GENERAL_ERROR, CKR_TEMPLATE_INCOMPLETE) while another session looks for objects, and leaves half
+ * of it behind; signatures with handles that were found before do no harm. */
+typedef enum hsm_exclusion {
+    HSM_EXCLUDE_NOTHING = 0,
+    HSM_EXCLUDE_ALL = 1,     /* signatures and lookups wait for management, and it for them */
+    HSM_EXCLUDE_LOOKUPS = 2  /* only looking for keys and opening sessions does */
+} hsm_exclusion;
+
 typedef struct hsm_pool_config {
     uint64_t slot_id;
     uint32_t sessions;          /* threads, each with its own session; 1..1024 */
     uint32_t max_queued_bytes;  /* of orders a connection may have waiting before it is no longer read */
-    uint8_t exclusive_management; /* hsm_manage_begin..end keeps signatures out (a quirk of some modules) */
+    uint8_t exclusive_management; /* hsm_exclusion: what hsm_manage_begin..end keeps out */
 } hsm_pool_config;
 
 /* How the pool treats jobs. Python decides; the pool itself only ever goes from RUNNING to HEALING. */

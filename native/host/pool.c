@@ -39,6 +39,9 @@ static hsm_status start_thread(hsm_pool *pool, struct hsm_thread *thread)
     thread->signer.digests = &pool->digests;
     thread->signer.session.module = pool->module;
     thread->signer.session.slot = (CK_SLOT_ID)pool->config.slot_id;
+    thread->signer.session.active_since = &thread->active_since;
+    if (pool->config.exclusive_management == HSM_EXCLUDE_LOOKUPS)
+        thread->signer.session.lookups = &pool->manage;
     thread->signer.context = EVP_MD_CTX_new();
     thread->frame = malloc(hsm_signer_frame_size());
     if (thread->signer.context != NULL && thread->frame != NULL &&
@@ -52,7 +55,8 @@ static hsm_status start_thread(hsm_pool *pool, struct hsm_thread *thread)
 hsm_status hsm_pool_new(const hsm_pool_config *config, hsm_pool **out)
 {
     *out = NULL;
-    if (config->sessions == 0 || config->sessions > SESSIONS_MAX || config->max_queued_bytes == 0)
+    if (config->sessions == 0 || config->sessions > SESSIONS_MAX || config->max_queued_bytes == 0 ||
+        config->exclusive_management > HSM_EXCLUDE_LOOKUPS)
         return HSM_E_BAD_INPUT;
     if (hsm_module_functions() == NULL)
         return HSM_E_MODULE;

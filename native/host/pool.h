@@ -79,7 +79,7 @@ struct hsm_pool {
     struct hsm_forgotten ring[HSM_FORGET_RING];
     _Atomic uint64_t forgotten; /* written under the lock: locators put into the ring so far */
 
-    pthread_rwlock_t manage;  /* signing threads shared, management alone; only if exclusive_management */
+    pthread_rwlock_t manage;  /* threads shared, management alone: see hsm_exclusion */
     _Atomic uint64_t signed_total;
     _Atomic uint64_t failed_total;
 

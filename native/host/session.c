@@ -1,5 +1,23 @@
 #include "session.h"
 
+#include "../core/clock.h"
+
+static void begin_lookup(struct hsm_session *session)
+{
+    if (session->lookups == NULL)
+        return;
+    /* making a large RSA key may take longer than the host's watchdog allows a signature */
+    atomic_store_explicit(session->active_since, 0, memory_order_relaxed);
+    (void)pthread_rwlock_rdlock(session->lookups);
+    atomic_store_explicit(session->active_since, hsm_now_ns(), memory_order_relaxed);
+}
+
+static void end_lookup(struct hsm_session *session)
+{
+    if (session->lookups != NULL)
+        (void)pthread_rwlock_unlock(session->lookups);
+}
+
 static bool token_logged_in(struct hsm_session *session)
 {
     CK_SESSION_INFO info;
@@ -11,18 +29,21 @@ static bool token_logged_in(struct hsm_session *session)
 CK_RV hsm_session_open(struct hsm_session *session)
 {
     hsm_session_close(session);
+    begin_lookup(session);
     CK_RV rv = session->module->C_OpenSession(session->slot, CKF_SERIAL_SESSION, NULL, NULL, &session->handle);
-    if (rv != CKR_OK)
-        return rv;
-    session->open = true;
-    session->logged_in = token_logged_in(session);
-    return CKR_OK;
+    session->open = rv == CKR_OK;
+    session->logged_in = session->open && token_logged_in(session);
+    end_lookup(session);
+    return rv;
 }
 
 void hsm_session_close(struct hsm_session *session)
 {
-    if (session->open)
+    if (session->open) {
+        begin_lookup(session);
         (void)session->module->C_CloseSession(session->handle); /* it may be gone already, which is as good */
+        end_lookup(session);
+    }
     session->open = false;
     hsm_cache_clear(&session->cache);
 }
@@ -66,12 +87,8 @@ static CK_RV search(struct hsm_session *session, CK_ATTRIBUTE *attributes, CK_UL
     return rv == CKR_OK ? final : rv;
 }
 
-CK_RV hsm_session_find(struct hsm_session *session, const uint8_t *locator, size_t len, struct hsm_object *out)
+static CK_RV look_up(struct hsm_session *session, const uint8_t *locator, size_t len, struct hsm_object *out)
 {
-    *out = hsm_cache_get(&session->cache, locator, len);
-    if (out->handle != CK_INVALID_HANDLE)
-        return CKR_OK;
-
     CK_OBJECT_CLASS private_key = CKO_PRIVATE_KEY;
     CK_ATTRIBUTE attributes[3] = {{CKA_CLASS, &private_key, sizeof private_key}, {0, NULL, 0}, {0, NULL, 0}};
     CK_ULONG named = locator_attributes(locator, len, &attributes[1]);
@@ -95,4 +112,15 @@ CK_RV hsm_session_find(struct hsm_session *session, const uint8_t *locator, size
     out->handle = found[0];
     hsm_cache_put(&session->cache, locator, len, *out);
     return CKR_OK;
+}
+
+CK_RV hsm_session_find(struct hsm_session *session, const uint8_t *locator, size_t len, struct hsm_object *out)
+{
+    *out = hsm_cache_get(&session->cache, locator, len);
+    if (out->handle != CK_INVALID_HANDLE)
+        return CKR_OK;
+    begin_lookup(session);
+    CK_RV rv = look_up(session, locator, len, out);
+    end_lookup(session);
+    return rv;
 }

@@ -2,6 +2,8 @@
 #ifndef HSMSIGN_SESSION_H
 #define HSMSIGN_SESSION_H
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -12,6 +14,8 @@
 struct hsm_session {
     CK_FUNCTION_LIST *module; /* borrowed */
     CK_SLOT_ID slot;
+    pthread_rwlock_t *lookups; /* held shared while sessions come and go and objects are looked for; or NULL */
+    _Atomic uint64_t *active_since; /* the thread's clock, stopped while it waits for `lookups` */
     CK_SESSION_HANDLE handle;
     bool open;
     bool logged_in; /* the token was, when this session was opened */

@@ -71,7 +71,7 @@ static void forget(struct hsm_thread *self)
 
 static void enter_module(struct hsm_thread *self)
 {
-    if (self->pool->config.exclusive_management)
+    if (self->pool->config.exclusive_management == HSM_EXCLUDE_ALL)
         (void)pthread_rwlock_rdlock(&self->pool->manage);
     atomic_store_explicit(&self->active_since, hsm_now_ns(), memory_order_relaxed);
 }
@@ -80,7 +80,7 @@ static void leave_module(struct hsm_thread *self)
 {
     atomic_store_explicit(&self->active_since, 0, memory_order_relaxed);
     atomic_store_explicit(&self->session_open, self->signer.session.open, memory_order_relaxed);
-    if (self->pool->config.exclusive_management)
+    if (self->pool->config.exclusive_management == HSM_EXCLUDE_ALL)
         (void)pthread_rwlock_unlock(&self->pool->manage);
 }
 
