@@ -1,1 +1,7 @@
-"""The pipeline of one signature: resolve, admit, sign."""
+"""The way of a signature: resolve, check, admit, sign."""
+
+from hsmsign.signing.limits import Limits
+from hsmsign.signing.pipeline import SigningPipeline
+from hsmsign.signing.values import GroupFailure, GroupResult, SignGroup
+
+__all__ = ["GroupFailure", "GroupResult", "Limits", "SignGroup", "SigningPipeline"]

@@ -1,0 +1,159 @@
+"""From a request to signatures: which key, may it, does the device have room, sign."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from hsmsign.devices.base import Device
+from hsmsign.keyring import Keyring, ResolvedKey
+from hsmsign.model.algorithms import KeyAlgorithm, Scheme
+from hsmsign.model.device import JobFailure, JobStatus, SignOrder, SignOutcome
+from hsmsign.model.errors import (
+    BackendNotFoundError,
+    BatchSizeError,
+    DeadlineError,
+    HsmsignError,
+    QueueFullError,
+    VersionStateError,
+)
+from hsmsign.signing import inputs as check
+from hsmsign.signing.failures import to_error
+from hsmsign.signing.limits import Limits
+from hsmsign.signing.values import GroupFailure, GroupResult, SignGroup
+from hsmsign.signing.verify import Verifier
+from hsmsign.store import VersionState
+
+_SCHEMES: dict[tuple[KeyAlgorithm, Scheme | None], Scheme] = {
+    **{(algorithm, scheme): scheme for algorithm in KeyAlgorithm for scheme in algorithm.schemes},
+    **{(algorithm, None): algorithm.schemes[0] for algorithm in KeyAlgorithm if len(algorithm.schemes) == 1},
+}
+"""What `KeyAlgorithm.scheme` answers, where it answers."""
+
+
+class SigningPipeline:
+    """Signs with whatever device holds the key. Deadlines are seconds of `time.monotonic()`, 0 for none.
+
+    Cancelling a call takes what is not yet signed out of the device's queue.
+    """
+
+    def __init__(self, keyring: Keyring, devices: Mapping[str, Device], limits: Limits) -> None:
+        self._keyring = keyring
+        self._devices = devices
+        self._limits = limits
+        self._verifier = Verifier(limits)
+
+    async def sign(self, group: SignGroup, deadline: float = 0.0) -> GroupResult:
+        """Sign all inputs of a group; what is wrong with single items stands in the answer.
+
+        Raises what concerns the group as a whole: the key, the scheme, the checksum, the device's queue.
+        """
+        data = group.inputs
+        if not data:
+            raise BatchSizeError("the group has no inputs", hint="send at least one")
+        key = self._keyring.cached(group.name) or await self._keyring.resolve(group.name)
+        if key.state is not VersionState.ENABLED:
+            raise not_enabled(key)
+        scheme = _SCHEMES.get((key.algorithm, group.scheme)) or key.algorithm.scheme(group.scheme)
+        check.check_crc(data, group.crc32c)
+        bad = check.failures(scheme, group.kind, data, self._limits)
+        if bad:
+            return await self._without(bad, key, scheme, group, deadline)
+        outcome = await self._device(key, len(data), deadline).sign(
+            SignOrder(key.locator, scheme, group.kind, group.format, data, deadline)
+        )
+        result = GroupResult(key.name, scheme, outcome.signatures)
+        if outcome.failures:
+            result.failures = _failures(outcome.failures, key)
+        return result
+
+    async def sign_batch(self, groups: list[SignGroup], deadline: float = 0.0) -> list[GroupResult | HsmsignError]:
+        """Sign several groups at the same time; the answers in their order, each a result or its error.
+
+        Raises BatchSizeError for too many inputs as a whole.
+        """
+        check.check_sizes(groups, self._limits)
+        if len(groups) == 1:
+            return [await self.sign_or_error(groups[0], deadline)]
+        async with asyncio.TaskGroup() as tasks:
+            started = [tasks.create_task(self.sign_or_error(group, deadline)) for group in groups]
+        return [task.result() for task in started]
+
+    async def sign_or_error(self, group: SignGroup, deadline: float) -> GroupResult | HsmsignError:
+        """As `sign`, with the error as the answer."""
+        try:
+            return await self.sign(group, deadline)
+        except HsmsignError as error:
+            return error
+
+    async def sign_message(self, group: SignGroup, deadline: float) -> GroupResult | HsmsignError:
+        """As `sign_or_error`, for a group that is a call of its own: the limits of a batch hold for it."""
+        try:
+            check.check_sizes([group], self._limits)
+        except HsmsignError as error:
+            return error
+        return await self.sign_or_error(group, deadline)
+
+    async def verify(self, group: SignGroup, signature: bytes) -> tuple[str, bool]:
+        """Check a signature over the group's one input: the version's name, and whether it is good."""
+        key = self._keyring.cached(group.name) or await self._keyring.resolve(group.name)
+        scheme = key.algorithm.scheme(group.scheme)
+        bad = check.failures(scheme, group.kind, group.inputs, self._limits)
+        if bad:
+            raise bad[0].error
+        return key.name, await self._verifier.verify(key.public_key, scheme, group, signature)
+
+    def _device(self, key: ResolvedKey, items: int, deadline: float) -> Device:
+        """The device, if it has room and there is time. Raises DeadlineError, QueueFullError."""
+        if deadline and deadline <= time.monotonic():
+            raise DeadlineError("the deadline had passed before anything was signed", hint="give more time")
+        device = self._devices.get(key.device)
+        if device is None:
+            raise BackendNotFoundError(
+                f"{key.name} is on backend {key.device!r}, which this daemon no longer has",
+                hint=f"put [backends.{key.device}] back into its configuration",
+            )
+        if device.in_flight() + items > self._limits.max_in_flight:
+            raise QueueFullError(
+                f"backend {key.device!r} has {device.in_flight()} signatures to make and takes no {items} more",
+                hint="wait a moment; if it stays so, the device is too slow for its callers",
+                metadata={"backend": key.device},
+                retry_after=0.1,
+            )
+        return device
+
+    async def _without(
+        self, bad: list[GroupFailure], key: ResolvedKey, scheme: Scheme, group: SignGroup, deadline: float
+    ) -> GroupResult:
+        """Sign the good items of a group that has bad ones."""
+        spoilt = {failure.index for failure in bad}
+        good = [index for index in range(len(group.inputs)) if index not in spoilt]
+        outcome = SignOutcome([])
+        if good:
+            data = [group.inputs[index] for index in good]
+            order = SignOrder(key.locator, scheme, group.kind, group.format, data, deadline)
+            outcome = await self._device(key, len(data), deadline).sign(order)
+        signatures = [b""] * len(group.inputs)
+        for index, signature in zip(good, outcome.signatures, strict=True):
+            signatures[index] = signature
+        moved = [GroupFailure(good[one.index], one.error) for one in _failures(outcome.failures, key)]
+        return GroupResult(key.name, scheme, signatures, sorted([*bad, *moved], key=lambda failure: failure.index))
+
+
+def not_enabled(key: ResolvedKey) -> VersionStateError:
+    """The error for a version that must not sign."""
+    state = "disabled" if key.state is VersionState.DISABLED else "destroyed"
+    hint = f"enable it: hsmsign key enable {key.name}" if state == "disabled" else "name another version"
+    return VersionStateError(f"{key.name} is {state}", hint=hint, metadata={"name": key.name, "state": state})
+
+
+def _failures(found: tuple[JobFailure, ...], key: ResolvedKey) -> list[GroupFailure]:
+    known: dict[tuple[JobStatus, int], HsmsignError] = {}
+    failures = []
+    for failure in found:
+        kind = (failure.status, failure.ckr)
+        if kind not in known:
+            known[kind] = to_error(failure, key.name, key.device)
+        failures.append(GroupFailure(failure.index, known[kind]))
+    return failures

@@ -1,0 +1,128 @@
+"""Every statement that the program sends. Each takes a connection that is in a transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, delete, insert, select, update
+
+from hsmsign.model.algorithms import KeyAlgorithm
+from hsmsign.model.device import DeviceFacts, Protection
+from hsmsign.store.rows import KeyRow, RequestRow, VersionRow, VersionState
+from hsmsign.store.tables import keys, requests, versions
+
+
+def key(connection: Connection, id: str) -> KeyRow | None:
+    """One key, whether it is established or not."""
+    row = connection.execute(select(keys).where(keys.c.id == id)).first()
+    return None if row is None else _key(row)
+
+
+def versions_of(connection: Connection, id: str) -> list[VersionRow]:
+    """All versions of a key, whatever their state, the oldest first."""
+    return [
+        _version(row)
+        for row in connection.execute(select(versions).where(versions.c.key == id).order_by(versions.c.number))
+    ]
+
+
+def version(connection: Connection, id: str, number: int) -> VersionRow | None:
+    """One version of a key, whatever its state."""
+    row = connection.execute(select(versions).where(versions.c.key == id, versions.c.number == number)).first()
+    return None if row is None else _version(row)
+
+
+def holder(connection: Connection, holds: str) -> VersionRow | None:
+    """The version that stands for this object of this backend."""
+    row = connection.execute(select(versions).where(versions.c.holds == holds)).first()
+    return None if row is None else _version(row)
+
+
+def unfinished(connection: Connection, backend: str) -> list[VersionRow]:
+    """The versions of a backend's keys whose making or destroying was not finished."""
+    states = (VersionState.CREATING.value, VersionState.DESTROYING.value)
+    statement = select(versions).join(keys).where(versions.c.state.in_(states), keys.c.backend == backend)
+    return [_version(row) for row in connection.execute(statement.order_by(versions.c.key, versions.c.number))]
+
+
+def page(
+    connection: Connection, after: str, size: int, labels: Mapping[str, str], backend: str
+) -> list[tuple[KeyRow, VersionRow | None]]:
+    """At most `size` established keys with ids greater than `after`, in order, with their primary versions."""
+    primary = and_(versions.c.key == keys.c.id, versions.c.number == keys.c.primary_version)
+    statement = select(keys).where(keys.c.established, keys.c.id > after)
+    if backend:
+        statement = statement.where(keys.c.backend == backend)
+    for name, value in labels.items():
+        statement = statement.where(keys.c.labels[name].as_string() == value)
+    found = [_key(row) for row in connection.execute(statement.order_by(keys.c.id).limit(size))]
+    if not found:
+        return []
+    ids = [row.id for row in found]
+    rows = connection.execute(select(versions).join(keys, primary).where(keys.c.id.between(ids[0], ids[-1])))
+    primaries = {row.key: _version(row) for row in rows}
+    return [(row, primaries.get(row.id)) for row in found]
+
+
+def request(connection: Connection, id: str) -> RequestRow | None:
+    """A request that was sent before."""
+    row = connection.execute(select(requests).where(requests.c.id == id)).first()
+    return None if row is None else RequestRow(**row._mapping)
+
+
+def add_key(connection: Connection, row: KeyRow) -> None:
+    """A new key."""
+    connection.execute(insert(keys).values({**_fields(row), "algorithm": row.algorithm.name}))
+
+
+def add_version(connection: Connection, row: VersionRow) -> None:
+    """A new version of a key that is there."""
+    connection.execute(insert(versions).values(_version_values(row)))
+
+
+def add_request(connection: Connection, row: RequestRow) -> None:
+    """Remember a request with the version that it makes."""
+    connection.execute(insert(requests).values(_fields(row)))
+
+
+def save_version(connection: Connection, row: VersionRow) -> None:
+    """Put the version as it now is."""
+    where = and_(versions.c.key == row.key, versions.c.number == row.number)
+    connection.execute(update(versions).where(where).values(_version_values(row)))
+
+
+def touch_key(connection: Connection, id: str, now: int, **changes: Any) -> None:
+    """Change columns of a key; its revision goes up."""
+    values = {**changes, "updated": now, "revision": keys.c.revision + 1}
+    connection.execute(update(keys).where(keys.c.id == id).values(values))
+
+
+def remove_version(connection: Connection, id: str, number: int) -> None:
+    """Take away a version that never was, the request that wanted it, and the key if it never was either."""
+    connection.execute(delete(versions).where(versions.c.key == id, versions.c.number == number))
+    connection.execute(delete(keys).where(keys.c.id == id, ~keys.c.established))
+
+
+def _fields(row: KeyRow | VersionRow | RequestRow) -> dict[str, Any]:
+    return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+
+
+def _version_values(row: VersionRow) -> dict[str, Any]:
+    facts = dataclasses.asdict(row.facts)
+    return {**_fields(row), "state": row.state.value, "protection": row.protection.name, "facts": facts}
+
+
+def _key(row: Row[Any]) -> KeyRow:
+    values = dict(row._mapping)
+    values["algorithm"] = KeyAlgorithm[values["algorithm"]]
+    return KeyRow(**values)
+
+
+def _version(row: Row[Any]) -> VersionRow:
+    values = dict(row._mapping)
+    values["state"] = VersionState(values["state"])
+    values["protection"] = Protection[values["protection"]]
+    values["facts"] = DeviceFacts(**values["facts"])
+    return VersionRow(**values)
