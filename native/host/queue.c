@@ -84,8 +84,10 @@ bool hsm_queue_take(struct hsm_queue *queue, uint32_t sessions, struct hsm_chunk
         return false;
     struct hsm_order *order = TAILQ_FIRST(&lane->orders);
     struct hsm_span *span = TAILQ_FIRST(&order->spans);
-    uint32_t share = span->count / (2 * sessions);
+    uint32_t share = queue->waiting / (2 * sessions);
     uint32_t count = share > HSM_CHUNK_MAX ? HSM_CHUNK_MAX : share > 1 ? share : 1;
+    if (count > span->count)
+        count = span->count;
     *out = (struct hsm_chunk){order, span->first, count, span->offset, span->attempts};
 
     for (uint32_t i = 0; i < count; i++)

@@ -77,8 +77,8 @@ struct hsm_order *hsm_order_new(size_t bytes);
 /* Takes over the order, whose view is set. */
 void hsm_queue_add(struct hsm_queue *queue, struct hsm_lane *lane, struct hsm_order *order);
 
-/* Takes the next chunk: min(HSM_CHUNK_MAX, a half of an even share of what waits of this order). False where
- * nothing waits. hsm_queue_finish ends it. */
+/* Takes the next chunk: at most HSM_CHUNK_MAX items, and less the less there is to share out among threads, so
+ * that they end together. False where nothing waits. hsm_queue_finish ends it. */
 bool hsm_queue_take(struct hsm_queue *queue, uint32_t sessions, struct hsm_chunk *out);
 
 /* Puts items of a chunk that is in hand back, in front. False where the order was cancelled (then the caller

@@ -37,7 +37,7 @@ static void orders_and_connections_take_turns(void)
     struct hsm_order *big = add(&a, 1, 1000, 0);
     struct hsm_order *small = add(&a, 2, 8, 0);
     struct hsm_order *other = add(&b, 1, 400, 0);
-    struct hsm_order *expected[] = {big, other, small, other, big, other, small};
+    struct hsm_order *expected[] = {big, other, small, other, big, other, big};
     struct hsm_chunk taken[7];
     for (int i = 0; i < 7; i++) {
         taken[i] = take();
@@ -45,13 +45,28 @@ static void orders_and_connections_take_turns(void)
     }
     CHECK(taken[0].count == 32 && taken[0].first == 0 && taken[0].offset == 0);
     CHECK(taken[4].count == 32 && taken[4].first == 32 && taken[4].offset == 32 * 32);
-    CHECK(taken[2].count == 2); /* a half of an even share of 8 for two */
-    CHECK(queue.waiting == 1408 - 4 * 32 - 32 - 2 - 1);
+    CHECK(taken[2].count == 8 && taken[6].order == big); /* in one piece: there is enough for all threads */
+    CHECK(queue.waiting == 1408 - 6 * 32 - 8);
     for (int i = 0; i < 7; i++)
         hsm_queue_finish(&queue, &taken[i]);
     hsm_queue_close(&queue, &a);
     hsm_queue_close(&queue, &b);
     CHECK(queue.waiting == 0 && a.bytes == 0 && b.bytes == 0);
+}
+
+static void the_last_items_are_shared_out(void)
+{
+    struct hsm_lane lane;
+    struct hsm_chunk chunk;
+    hsm_queue_init(&queue);
+    hsm_lane_init(&lane);
+    add(&lane, 1, 16, 0);
+    uint32_t expected[] = {4, 3, 2, 1, 1, 1, 1, 1, 1, 1}; /* a half of an even share for two */
+    for (int i = 0; i < 10; i++) {
+        CHECK(hsm_queue_take(&queue, 2, &chunk) && chunk.count == expected[i]);
+        hsm_queue_finish(&queue, &chunk);
+    }
+    CHECK(!hsm_queue_take(&queue, 2, &chunk));
 }
 
 static void every_item_is_taken_once(void)
@@ -144,6 +159,7 @@ int main(void)
 {
     int passed = 0;
     RUN(orders_and_connections_take_turns);
+    RUN(the_last_items_are_shared_out);
     RUN(every_item_is_taken_once);
     RUN(what_is_given_back_of_a_cancelled_order_is_for_the_giver_to_answer);
     RUN(a_closed_connection_leaves_nothing);
