@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import google_crc32c
 
 from hsmsign.model.algorithms import InputKind, Scheme
@@ -20,9 +22,10 @@ _HASHES: dict[Scheme, tuple[str, int]] = {s: (s.hash.value, s.hash.size) for s i
 _LENGTHS = {scheme: {size} for scheme, (_, size) in _HASHES.items()}
 
 
-def check_sizes(groups: list[SignGroup], limits: Limits) -> None:
+def check_sizes(groups: Sequence[SignGroup | HsmsignError], limits: Limits) -> None:
     """Raises BatchSizeError for a call that is empty or too much as a whole."""
-    items = sum([len(group.inputs) for group in groups])
+    inputs = [group.inputs for group in groups if isinstance(group, SignGroup)]
+    items = sum(map(len, inputs))
     if not groups:
         raise BatchSizeError("the batch is empty", hint="send at least one group with one input")
     if items > limits.max_batch_items or len(groups) > limits.max_batch_items:
@@ -31,7 +34,7 @@ def check_sizes(groups: list[SignGroup], limits: Limits) -> None:
             hint="send several batches, or a stream",
             metadata={"max_items": str(limits.max_batch_items)},
         )
-    size = sum([sum(map(len, group.inputs)) for group in groups])
+    size = sum([sum(map(len, one)) for one in inputs])
     if size > limits.max_batch_bytes:
         raise BatchSizeError(
             f"the inputs of the batch have {size} bytes, the daemon takes {limits.max_batch_bytes}",

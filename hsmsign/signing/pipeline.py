@@ -68,10 +68,13 @@ class SigningPipeline:
             result.failures = _failures(outcome.failures, key)
         return result
 
-    async def sign_batch(self, groups: list[SignGroup], deadline: float = 0.0) -> list[GroupResult | HsmsignError]:
+    async def sign_batch(
+        self, groups: list[SignGroup | HsmsignError], deadline: float = 0.0
+    ) -> list[GroupResult | HsmsignError]:
         """Sign several groups at the same time; the answers in their order, each a result or its error.
 
-        Raises BatchSizeError for too many inputs as a whole.
+        A group that could not even be read stands there as its error, which is its answer. Raises
+        BatchSizeError for too many inputs as a whole.
         """
         check.check_sizes(groups, self._limits)
         if len(groups) == 1:
@@ -80,8 +83,10 @@ class SigningPipeline:
             started = [tasks.create_task(self.sign_or_error(group, deadline)) for group in groups]
         return [task.result() for task in started]
 
-    async def sign_or_error(self, group: SignGroup, deadline: float) -> GroupResult | HsmsignError:
+    async def sign_or_error(self, group: SignGroup | HsmsignError, deadline: float) -> GroupResult | HsmsignError:
         """As `sign`, with the error as the answer."""
+        if isinstance(group, HsmsignError):
+            return group
         try:
             return await self.sign(group, deadline)
         except HsmsignError as error:

@@ -1,0 +1,26 @@
+"""BackendService."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hsmsign.devices.base import Device
+from hsmsign.server import wire
+from hsmsign.server.guard import Call
+from hsmsign.v1 import backends_pb2
+
+
+class BackendService:
+    """The devices, and how they are."""
+
+    def __init__(self, devices: Mapping[str, Device], default_backend: str, version: str) -> None:
+        self._devices = devices
+        self._default = default_backend
+        self._version = version
+
+    async def ListBackends(
+        self, _request: backends_pb2.ListBackendsRequest, _call: Call
+    ) -> backends_pb2.ListBackendsResponse:
+        """All of them, by name."""
+        backends = [wire.backend(self._devices[name], default=name == self._default) for name in sorted(self._devices)]
+        return backends_pb2.ListBackendsResponse(backends=backends, daemon_version=self._version)

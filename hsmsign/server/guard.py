@@ -1,0 +1,187 @@
+"""What happens around every call: who calls, until when, and what is said about it afterwards.
+
+The handlers are made here, around the servicers' methods, instead of by gRPC's generated code and an
+interceptor: a call then costs no second coroutine, and bytes that are no request get a proper answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from hsmsign.model.errors import HsmsignError, InvalidArgumentError, UnavailableError
+from hsmsign.server.errors import abort
+from hsmsign.server.identity import Caller
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+Identify = Callable[[Any], Caller]
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}")
+_OFTEN = frozenset({"Sign", "SignBatch", "Verify"})
+"""Calls that are worth a line each only where somebody looks closely."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call, for the method that answers it."""
+
+    caller: Caller
+    deadline: float
+    """In seconds of `time.monotonic()`; 0 for none."""
+    context: Context
+    drained: asyncio.Event
+    """Set when the daemon wants to stop: long calls end soon."""
+
+
+class Guard:
+    """Stands around every method of the servicers that are given to `handlers`."""
+
+    def __init__(self, identify: Identify) -> None:
+        self._identify = identify
+        self._log = structlog.get_logger("hsmsign.server").bind()
+        self._prefix = os.urandom(4).hex()
+        self._numbers = itertools.count(1)
+        self._active = 0
+        self._idle = asyncio.Event()
+        self.drained = asyncio.Event()
+
+    def handlers(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
+        """The gRPC handlers of a service whose methods are those of `servicer`."""
+        made = {method.name: self._handler(method, getattr(servicer, method.name)) for method in service.methods}
+        return grpc.method_handlers_generic_handler(service.full_name, made)
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new calls, and wait at most so long for those that are under way."""
+        self.drained.set()
+        if self._active:
+            self._idle.clear()
+            try:
+                await asyncio.wait_for(self._idle.wait(), seconds)
+            except TimeoutError:
+                self._log.warning("stopping with calls under way", calls=self._active)
+
+    def _handler(
+        self, method: MethodDescriptor, behaviour: Callable[..., Awaitable[Any]]
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        parse = _parser(method)
+        if method.client_streaming and method.server_streaming:
+
+            async def stream(requests: AsyncIterator[bytes], context: Context) -> None:
+                await self._run(method.name, context, lambda call: behaviour(_parsed(parse, requests), call))
+
+            return grpc.stream_stream_rpc_method_handler(stream)
+
+        async def unary(data: bytes, context: Context) -> Any:
+            return await self._run(method.name, context, lambda call: _answer(behaviour, parse(data), call))
+
+        return grpc.unary_unary_rpc_method_handler(unary)
+
+    async def _run(self, method: str, context: Context, work: Callable[[Call], Awaitable[Any]]) -> Any:
+        started = time.perf_counter()
+        caller: Caller | None = None
+        self._active += 1
+        try:
+            caller = self._identify(context)
+            if self.drained.is_set():
+                raise UnavailableError("the daemon is stopping", hint="connect again", retry_after=1.0)
+            left = context.time_remaining()
+            answer = await work(Call(caller, 0.0 if left is None else time.monotonic() + left, context, self.drained))
+        except HsmsignError as error:
+            failure = error
+        except asyncio.CancelledError:
+            self._note(method, context, caller, "CANCELLED", started)
+            raise
+        except Exception:  # noqa: BLE001 - the last resort: it is logged, and the caller learns nothing of it
+            failure = HsmsignError(
+                "something went wrong inside the daemon", hint="its log says what, by the request id"
+            )
+            request_id = self._request_id(context)
+            self._log.exception("a call failed inside", method=method, request_id=request_id)
+        else:
+            self._note(method, context, caller, "OK", started)
+            return answer
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
+        await self._fail(method, context, caller, failure, started)
+        return None
+
+    async def _fail(
+        self, method: str, context: Context, caller: Caller | None, error: HsmsignError, started: float
+    ) -> None:
+        request_id = self._note(method, context, caller, error.code, started, error)
+        await abort(context, error, request_id)
+
+    def _note(
+        self,
+        method: str,
+        context: Context,
+        caller: Caller | None,
+        code: str,
+        started: float,
+        error: HsmsignError | None = None,
+    ) -> str:
+        """Log the call, where such calls are logged. Answers with its id."""
+        often = error is None and method in _OFTEN
+        level = logging.DEBUG if often else logging.INFO
+        if often and not self._log.is_enabled_for(level):
+            return ""
+        request_id = self._request_id(context)
+        said = {} if error is None else {"reason": error.reason, "error": error.message}
+        self._log.log(
+            level,
+            "call",
+            method=method,
+            caller=caller.name if caller else None,
+            peer=context.peer() if caller is None else None,
+            code=code,
+            ms=round((time.perf_counter() - started) * 1000, 3),
+            request_id=request_id,
+            **said,
+        )
+        return request_id
+
+    def _request_id(self, context: Context) -> str:
+        """The caller's `x-request-id` where it is a decent one, else one of our own."""
+        for key, value in context.invocation_metadata() or ():
+            if key == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
+                return value
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+
+async def _answer(behaviour: Callable[..., Awaitable[Message]], request: Message, call: Call) -> bytes:
+    return (await behaviour(request, call)).SerializeToString()
+
+
+async def _parsed(parse: Callable[[bytes], Message], requests: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+    async for data in requests:
+        yield parse(data)
+
+
+def _parser(method: MethodDescriptor) -> Callable[[bytes], Message]:
+    read = GetMessageClass(method.input_type).FromString
+
+    def parse(data: bytes) -> Message:
+        try:
+            return read(data)
+        except DecodeError:
+            raise InvalidArgumentError(
+                f"the request is no {method.input_type.full_name}",
+                hint="is the caller made from the same .proto files?",
+            ) from None
+
+    return parse

@@ -1,0 +1,81 @@
+"""KeyService."""
+
+from __future__ import annotations
+
+from hsmsign.keyring import Keyring
+from hsmsign.server import wire
+from hsmsign.server.guard import Call
+from hsmsign.server.numbers import ADOPTED, SETTABLE, read
+from hsmsign.v1 import keys_pb2
+
+_KEY_FIELDS = frozenset({"labels", "primary_version"})
+_VERSION_FIELDS = frozenset({"state"})
+
+
+class KeyService:
+    """Key handles."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    async def CreateKey(self, request: keys_pb2.CreateKeyRequest, _call: Call) -> keys_pb2.Key:
+        """Make a key pair, or adopt one, and name it."""
+        key = await self._keyring.create(
+            request.key_id,
+            wire.algorithm(request.algorithm),
+            backend=wire.backend_name(request.backend),
+            labels=request.labels,
+            request_id=request.request_id,
+            adopt_uri=request.adopt_pkcs11_uri,
+        )
+        return wire.key(key)
+
+    async def GetKey(self, request: keys_pb2.GetKeyRequest, _call: Call) -> keys_pb2.Key:
+        """One key with all its versions."""
+        return wire.key(await self._keyring.get(request.name))
+
+    async def ListKeys(self, request: keys_pb2.ListKeysRequest, _call: Call) -> keys_pb2.ListKeysResponse:
+        """A page of keys."""
+        keys, token = await self._keyring.list(
+            page_size=request.page_size,
+            page_token=request.page_token,
+            labels=request.labels,
+            backend=wire.backend_name(request.backend),
+        )
+        return keys_pb2.ListKeysResponse(keys=[wire.key(key) for key in keys], next_page_token=token)
+
+    async def UpdateKey(self, request: keys_pb2.UpdateKeyRequest, _call: Call) -> keys_pb2.Key:
+        """Labels, the primary version, or both."""
+        fields = wire.mask(request.update_mask.paths, _KEY_FIELDS)
+        key = await self._keyring.update(
+            request.key.name,
+            labels=request.key.labels if "labels" in fields else None,
+            primary=request.key.primary_version if "primary_version" in fields else None,
+            etag=request.key.etag,
+        )
+        return wire.key(key)
+
+    async def UpdateKeyVersion(self, request: keys_pb2.UpdateKeyVersionRequest, _call: Call) -> keys_pb2.KeyVersion:
+        """Enable or disable."""
+        wire.mask(request.update_mask.paths, _VERSION_FIELDS)
+        state = read(SETTABLE, request.key_version.state, "key_version.state")
+        key, version = await self._keyring.update_version(request.key_version.name, state)
+        return wire.key_version(version, key.row.algorithm)
+
+    async def RotateKey(self, request: keys_pb2.RotateKeyRequest, _call: Call) -> keys_pb2.Key:
+        """A new version."""
+        return wire.key(await self._keyring.rotate(request.name, request_id=request.request_id))
+
+    async def DestroyKey(self, request: keys_pb2.DestroyKeyRequest, _call: Call) -> keys_pb2.Key:
+        """No way back."""
+        key = await self._keyring.destroy(
+            request.name,
+            etag=request.etag,
+            adopted=read(ADOPTED, request.adopted_object, "adopted_object"),
+            validate_only=request.validate_only,
+        )
+        return wire.key(key)
+
+    async def GetPublicKey(self, request: keys_pb2.GetPublicKeyRequest, _call: Call) -> keys_pb2.PublicKey:
+        """DER, PEM and JWK."""
+        return wire.public_key(await self._keyring.public_key(request.name))
