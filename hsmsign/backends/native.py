@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from hsmsign._native import _host
+import hsmsign._native._host as _host
 from hsmsign.backends.ckr import name
 from hsmsign.model.device import JobStatus
 from hsmsign.model.errors import DeviceError, DeviceUnavailableError, HsmsignError
