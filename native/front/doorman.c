@@ -1,0 +1,231 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "front.h"
+#include "relay.h"
+
+#define EVENTS_A_WAIT 64
+#define PREFIX_MAX 60
+
+struct hsm_doorman {
+    int listen_fd; /* borrowed */
+    int epoll_fd;
+    int wake_fd;
+    char prefix[PREFIX_MAX + 1];
+    struct sockaddr_un inner;
+    uint32_t max_connections;
+    uint64_t accepted; /* makes addresses unique; the thread's */
+    struct relay *relays;
+    pthread_t thread;
+    atomic_uint connections;
+    atomic_int door_closed;
+    atomic_int stopping;
+};
+
+/* A socket connected to the inner path from an address that says who `who` is, or -1. */
+static int connect_inner(hsm_doorman *doorman, const struct ucred *who)
+{
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    struct sockaddr_un from = {.sun_family = AF_UNIX};
+    const int length = snprintf(from.sun_path + 1, sizeof from.sun_path - 1, "%s/%u/%u/%d/%llu", doorman->prefix,
+                                (unsigned)who->uid, (unsigned)who->gid, (int)who->pid,
+                                (unsigned long long)++doorman->accepted);
+    const size_t size = offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length;
+    if (length < 0 || size > sizeof from || bind(fd, (struct sockaddr *)&from, (socklen_t)size) != 0 ||
+        connect(fd, (struct sockaddr *)&doorman->inner, sizeof doorman->inner) != 0) {
+        (void)close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static void let_in(hsm_doorman *doorman, int outer)
+{
+    struct ucred who;
+    socklen_t size = sizeof who;
+    int inner = -1;
+    if (atomic_load(&doorman->connections) < doorman->max_connections &&
+        getsockopt(outer, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0)
+        inner = connect_inner(doorman, &who);
+    if (inner < 0) {
+        (void)close(outer); /* the caller sees an unavailable daemon, and comes again */
+        return;
+    }
+    struct relay *relay = hsm_relay_new(doorman->epoll_fd, outer, inner);
+    if (relay == NULL)
+        return;
+    relay->next = doorman->relays;
+    if (relay->next != NULL)
+        relay->next->previous = relay;
+    doorman->relays = relay;
+    (void)atomic_fetch_add(&doorman->connections, 1u);
+}
+
+static void accept_all(hsm_doorman *doorman)
+{
+    for (int i = 0; i < EVENTS_A_WAIT; i++) {
+        const int outer = accept4(doorman->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (outer >= 0) {
+            let_in(doorman, outer);
+        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            const struct timespec moment = {0, 10000000}; /* readiness stays: do not spin on it */
+            (void)nanosleep(&moment, NULL);
+            return;
+        } else if (errno != EINTR && errno != ECONNABORTED) {
+            return;
+        }
+    }
+}
+
+static void unlink_relay(hsm_doorman *doorman, struct relay *relay)
+{
+    if (relay->previous != NULL)
+        relay->previous->next = relay->next;
+    else
+        doorman->relays = relay->next;
+    if (relay->next != NULL)
+        relay->next->previous = relay->previous;
+}
+
+static void bury(hsm_doorman *doorman, struct relay *relay)
+{
+    unlink_relay(doorman, relay);
+    hsm_relay_free(relay);
+    (void)atomic_fetch_sub(&doorman->connections, 1u);
+}
+
+static void handle(hsm_doorman *doorman, const struct epoll_event *events, int count)
+{
+    for (int i = 0; i < count; i++) {
+        void *what = events[i].data.ptr;
+        if (what == &doorman->listen_fd)
+            accept_all(doorman);
+        else if (what != &doorman->wake_fd && !((struct relay_end *)what)->relay->dead)
+            hsm_relay_event(doorman->epoll_fd, what, events[i].events);
+    }
+    /* only now: both ends of a relay may stand in one list of events */
+    for (int i = 0; i < count; i++) {
+        void *what = events[i].data.ptr;
+        if (what == &doorman->listen_fd || what == &doorman->wake_fd)
+            continue;
+        struct relay *relay = ((struct relay_end *)what)->relay;
+        int again = 0;
+        for (int j = i + 1; j < count; j++) {
+            void *later = events[j].data.ptr;
+            again |= later == &relay->ends[0] || later == &relay->ends[1];
+        }
+        if (relay->dead && !again)
+            bury(doorman, relay);
+    }
+}
+
+static void *run(void *argument)
+{
+    hsm_doorman *doorman = argument;
+    int door_open = 1;
+    while (!atomic_load(&doorman->stopping)) {
+        struct epoll_event events[EVENTS_A_WAIT];
+        const int count = epoll_wait(doorman->epoll_fd, events, EVENTS_A_WAIT, -1);
+        if (door_open && atomic_load(&doorman->door_closed)) {
+            door_open = 0;
+            (void)epoll_ctl(doorman->epoll_fd, EPOLL_CTL_DEL, doorman->listen_fd, NULL);
+            uint64_t ignored;
+            (void)!read(doorman->wake_fd, &ignored, sizeof ignored);
+        }
+        if (count > 0)
+            handle(doorman, events, count);
+    }
+    return NULL;
+}
+
+static void wake(hsm_doorman *doorman)
+{
+    const uint64_t one = 1;
+    (void)!write(doorman->wake_fd, &one, sizeof one); /* cannot fail short of 2^64 wakes */
+}
+
+static hsm_status prepare(hsm_doorman *doorman)
+{
+    const int flags = fcntl(doorman->listen_fd, F_GETFL);
+    if (flags < 0 || fcntl(doorman->listen_fd, F_SETFL, flags | O_NONBLOCK) != 0)
+        return HSM_E_IO;
+    doorman->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    doorman->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (doorman->epoll_fd < 0 || doorman->wake_fd < 0)
+        return HSM_E_IO;
+    struct epoll_event door = {.events = EPOLLIN, .data = {.ptr = &doorman->listen_fd}};
+    struct epoll_event bell = {.events = EPOLLIN, .data = {.ptr = &doorman->wake_fd}};
+    if (epoll_ctl(doorman->epoll_fd, EPOLL_CTL_ADD, doorman->listen_fd, &door) != 0 ||
+        epoll_ctl(doorman->epoll_fd, EPOLL_CTL_ADD, doorman->wake_fd, &bell) != 0)
+        return HSM_E_IO;
+    return pthread_create(&doorman->thread, NULL, run, doorman) == 0 ? HSM_OK : HSM_E_NO_MEMORY;
+}
+
+static void release(hsm_doorman *doorman)
+{
+    if (doorman->epoll_fd >= 0)
+        (void)close(doorman->epoll_fd);
+    if (doorman->wake_fd >= 0)
+        (void)close(doorman->wake_fd);
+    free(doorman);
+}
+
+hsm_status hsm_doorman_start(const hsm_doorman_config *config, hsm_doorman **out)
+{
+    *out = NULL;
+    hsm_doorman *doorman = calloc(1, sizeof *doorman);
+    if (doorman == NULL)
+        return HSM_E_NO_MEMORY;
+    doorman->listen_fd = config->listen_fd;
+    doorman->epoll_fd = doorman->wake_fd = -1;
+    doorman->max_connections = config->max_connections;
+    doorman->inner.sun_family = AF_UNIX;
+    if (strlen(config->prefix) > PREFIX_MAX || strlen(config->inner_path) >= sizeof doorman->inner.sun_path) {
+        release(doorman);
+        return HSM_E_BAD_INPUT;
+    }
+    memcpy(doorman->prefix, config->prefix, strlen(config->prefix));
+    memcpy(doorman->inner.sun_path, config->inner_path, strlen(config->inner_path));
+    const hsm_status status = prepare(doorman);
+    if (status != HSM_OK)
+        release(doorman);
+    else
+        *out = doorman;
+    return status;
+}
+
+void hsm_doorman_close_door(hsm_doorman *doorman)
+{
+    atomic_store(&doorman->door_closed, 1);
+    wake(doorman);
+}
+
+uint32_t hsm_doorman_connections(hsm_doorman *doorman)
+{
+    return atomic_load(&doorman->connections);
+}
+
+void hsm_doorman_free(hsm_doorman *doorman)
+{
+    if (doorman == NULL)
+        return;
+    atomic_store(&doorman->stopping, 1);
+    wake(doorman);
+    (void)pthread_join(doorman->thread, NULL);
+    while (doorman->relays != NULL)
+        bury(doorman, doorman->relays);
+    release(doorman);
+}

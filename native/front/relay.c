@@ -1,0 +1,114 @@
+#include "relay.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static struct relay_end *other(struct relay_end *end)
+{
+    return end == &end->relay->ends[0] ? &end->relay->ends[1] : &end->relay->ends[0];
+}
+
+static int watch(int epoll_fd, int operation, struct relay_end *end, uint32_t interest)
+{
+    struct epoll_event event = {.events = interest, .data = {.ptr = end}};
+    end->interest = interest;
+    return epoll_ctl(epoll_fd, operation, end->fd, &event);
+}
+
+struct relay *hsm_relay_new(int epoll_fd, int outer_fd, int inner_fd)
+{
+    struct relay *relay = calloc(1, sizeof *relay);
+    if (relay == NULL) {
+        (void)close(outer_fd);
+        (void)close(inner_fd);
+        return NULL;
+    }
+    const int fds[2] = {outer_fd, inner_fd};
+    int failed = 0;
+    for (int i = 0; i < 2; i++) {
+        relay->ends[i].relay = relay;
+        relay->ends[i].fd = fds[i];
+        relay->ends[i].buffer = malloc(HSM_RELAY_BUFFER);
+        failed |= relay->ends[i].buffer == NULL;
+    }
+    failed = failed || watch(epoll_fd, EPOLL_CTL_ADD, &relay->ends[0], EPOLLIN) != 0 ||
+             watch(epoll_fd, EPOLL_CTL_ADD, &relay->ends[1], EPOLLIN) != 0;
+    if (failed) {
+        hsm_relay_free(relay);
+        return NULL;
+    }
+    return relay;
+}
+
+void hsm_relay_free(struct relay *relay)
+{
+    for (int i = 0; i < 2; i++) {
+        (void)close(relay->ends[i].fd); /* epoll forgets a closed socket */
+        free(relay->ends[i].buffer);
+    }
+    free(relay);
+}
+
+/* Reads once, as much as there is room for. 0 when the relay is over. */
+static int take_in(struct relay_end *end)
+{
+    const size_t used = end->start + end->length;
+    if (end->ended || used == HSM_RELAY_BUFFER)
+        return 1;
+    const ssize_t got = recv(end->fd, end->buffer + used, HSM_RELAY_BUFFER - used, MSG_DONTWAIT);
+    if (got > 0)
+        end->length += (size_t)got;
+    else if (got == 0)
+        end->ended = 1;
+    else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+        return 0;
+    return 1;
+}
+
+/* Writes to the other side what was read from this one. 0 when the relay is over. */
+static int hand_on(struct relay_end *end)
+{
+    struct relay_end *to = other(end);
+    while (end->length > 0) {
+        const ssize_t sent = send(to->fd, end->buffer + end->start, end->length, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (sent >= 0) {
+            end->start += (size_t)sent;
+            end->length -= (size_t)sent;
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            return 1;
+        } else if (errno != EINTR) {
+            return 0;
+        }
+    }
+    end->start = 0;
+    if (end->ended && !end->ended_told) {
+        end->ended_told = 1;
+        (void)shutdown(to->fd, SHUT_WR); /* it may be gone already: then its own end shows it */
+    }
+    return 1;
+}
+
+static int update_interest(int epoll_fd, struct relay_end *end)
+{
+    const int room = end->start + end->length < HSM_RELAY_BUFFER;
+    const uint32_t interest = (!end->ended && room ? (uint32_t)EPOLLIN : 0u) |
+                              (other(end)->length > 0 ? (uint32_t)EPOLLOUT : 0u);
+    return interest == end->interest || watch(epoll_fd, EPOLL_CTL_MOD, end, interest) == 0;
+}
+
+void hsm_relay_event(int epoll_fd, struct relay_end *end, uint32_t events)
+{
+    struct relay_end *peer = other(end);
+    int alive = (events & (uint32_t)EPOLLERR) == 0;
+    if (alive && (events & (uint32_t)(EPOLLIN | EPOLLHUP)))
+        alive = take_in(end) && hand_on(end);
+    if (alive && (events & (uint32_t)EPOLLOUT))
+        alive = hand_on(peer);
+    /* a hang-up is reported for ever: what could be handed on was, the rest has no reader */
+    if (!alive || (events & (uint32_t)EPOLLHUP) || (end->ended_told && peer->ended_told) ||
+        !update_interest(epoll_fd, end) || !update_interest(epoll_fd, peer))
+        end->relay->dead = 1;
+}
