@@ -1,0 +1,171 @@
+/* The doorman, between real Unix sockets. */
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "native/front/front.h"
+#include "tests/native/host/check.h"
+
+static char outer_path[64], inner_path[64];
+static int outer_listen, inner_listen;
+static hsm_doorman *doorman;
+
+static struct sockaddr_un address(const char *path)
+{
+    struct sockaddr_un where = {.sun_family = AF_UNIX};
+    (void)snprintf(where.sun_path, sizeof where.sun_path, "%s", path);
+    return where;
+}
+
+static int listen_at(const char *path)
+{
+    const struct sockaddr_un where = address(path);
+    const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    (void)unlink(path);
+    CHECK(fd >= 0 && bind(fd, (const struct sockaddr *)&where, sizeof where) == 0 && listen(fd, 64) == 0);
+    return fd;
+}
+
+static int call(void)
+{
+    const struct sockaddr_un where = address(outer_path);
+    const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    CHECK(fd >= 0 && connect(fd, (const struct sockaddr *)&where, sizeof where) == 0);
+    return fd;
+}
+
+static void set_up(uint32_t max)
+{
+    (void)snprintf(outer_path, sizeof outer_path, "/tmp/hsm-door-%d-o", (int)getpid());
+    (void)snprintf(inner_path, sizeof inner_path, "/tmp/hsm-door-%d-i", (int)getpid());
+    outer_listen = listen_at(outer_path);
+    inner_listen = listen_at(inner_path);
+    const hsm_doorman_config config = {outer_listen, inner_path, "hsmsign/test", max};
+    CHECK(hsm_doorman_start(&config, &doorman) == HSM_OK);
+}
+
+static void tear_down(void)
+{
+    hsm_doorman_free(doorman);
+    (void)close(outer_listen);
+    (void)close(inner_listen);
+    (void)unlink(outer_path);
+    (void)unlink(inner_path);
+}
+
+static void the_inner_side_sees_who_calls(void)
+{
+    set_up(10);
+    const int caller = call();
+    struct sockaddr_un from;
+    memset(&from, 0, sizeof from);
+    socklen_t size = sizeof from;
+    const int callee = accept(inner_listen, (struct sockaddr *)&from, &size);
+    CHECK(callee >= 0 && from.sun_path[0] == 0);
+    char wanted[80];
+    (void)snprintf(wanted, sizeof wanted, "hsmsign/test/%u/%u/%d/1", (unsigned)getuid(), (unsigned)getgid(),
+                   (int)getpid());
+    CHECK(strcmp(from.sun_path + 1, wanted) == 0);
+    (void)close(caller);
+    (void)close(callee);
+    tear_down();
+}
+
+static uint8_t pattern(size_t at)
+{
+    return (uint8_t)(at * 31u + (at >> 11));
+}
+
+/* Sends `total` bytes one way while the reader is slow to begin: nothing is lost, memory stays bounded. */
+static void carry(int from, int to, size_t total)
+{
+    static uint8_t out[4096], in[65536];
+    size_t sent = 0, got = 0;
+    while (got < total) {
+        struct pollfd ends[2] = {{from, sent < total ? POLLOUT : 0, 0}, {to, POLLIN, 0}};
+        CHECK(poll(ends, 2, 20000) > 0);
+        if (ends[0].revents & POLLOUT) {
+            size_t n = total - sent < sizeof out ? total - sent : sizeof out;
+            for (size_t i = 0; i < n; i++)
+                out[i] = pattern(sent + i);
+            const ssize_t done = send(from, out, n, MSG_DONTWAIT);
+            sent += done > 0 ? (size_t)done : 0;
+        }
+        if (ends[1].revents & POLLIN) {
+            const ssize_t n = recv(to, in, sizeof in, MSG_DONTWAIT);
+            CHECK(n > 0);
+            for (ssize_t i = 0; i < n; i++)
+                CHECK(in[i] == pattern(got + (size_t)i));
+            got += (size_t)n;
+        }
+    }
+}
+
+static void bytes_go_both_ways_and_a_half_close_is_handed_on(void)
+{
+    set_up(10);
+    const int caller = call();
+    const int callee = accept(inner_listen, NULL, NULL);
+    carry(caller, callee, 3u << 20);
+    carry(callee, caller, 3u << 20);
+    CHECK(shutdown(caller, SHUT_WR) == 0);
+    uint8_t byte;
+    CHECK(recv(callee, &byte, 1, 0) == 0);
+    CHECK(send(callee, "x", 1, 0) == 1);
+    CHECK(recv(caller, &byte, 1, 0) == 1 && byte == 'x');
+    (void)close(callee);
+    CHECK(recv(caller, &byte, 1, 0) == 0);
+    (void)close(caller);
+    tear_down();
+}
+
+static void too_many_are_turned_away(void)
+{
+    set_up(2);
+    int callers[3], callees[2];
+    for (int i = 0; i < 3; i++)
+        callers[i] = call();
+    for (int i = 0; i < 2; i++)
+        CHECK((callees[i] = accept(inner_listen, NULL, NULL)) >= 0);
+    uint8_t byte;
+    CHECK(recv(callers[2], &byte, 1, 0) == 0);
+    CHECK(hsm_doorman_connections(doorman) == 2);
+    for (int i = 0; i < 3; i++)
+        (void)close(callers[i]);
+    for (int i = 0; i < 2; i++) {
+        CHECK(recv(callees[i], &byte, 1, 0) == 0);
+        (void)close(callees[i]);
+    }
+    tear_down();
+}
+
+static void a_closed_door_keeps_what_is_open(void)
+{
+    set_up(10);
+    const int caller = call();
+    const int callee = accept(inner_listen, NULL, NULL);
+    hsm_doorman_close_door(doorman);
+    carry(caller, callee, 1000);
+    const int late = call(); /* into the backlog: another worker may take it */
+    struct pollfd door = {inner_listen, POLLIN, 0};
+    carry(callee, caller, 1000);
+    CHECK(poll(&door, 1, 100) == 0);
+    (void)close(late);
+    (void)close(caller);
+    (void)close(callee);
+    tear_down();
+}
+
+int main(void)
+{
+    int passed = 0;
+    RUN(the_inner_side_sees_who_calls);
+    RUN(bytes_go_both_ways_and_a_half_close_is_handed_on);
+    RUN(too_many_are_turned_away);
+    RUN(a_closed_door_keeps_what_is_open);
+    (void)printf("%d passed, 0 failed\n", passed);
+    return 0;
+}
