@@ -1,0 +1,227 @@
+"""The store over real SQLite files."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from hsmsign.model.algorithms import KeyAlgorithm
+from hsmsign.model.device import DeviceFacts, Protection
+from hsmsign.model.errors import ConfigurationError, StoreFullError, StoreUnavailableError
+from hsmsign.store import KeyRow, Store, VersionRow, VersionState, migrations, queries
+from hsmsign.store.rows import RequestRow
+from hsmsign.store.tables import metadata
+
+
+def url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def store(path: Path):
+    opened = Store.open(url(path))
+    yield opened
+    opened.close()
+
+
+KEY = KeyRow("web-1", KeyAlgorithm.EC_P256, "soft", {"a": "ä"}, 1, 5, 6, 1, True)
+VERSION = VersionRow(
+    "web-1",
+    1,
+    VersionState.ENABLED,
+    Protection.HSM,
+    5,
+    object_id=b"\x01",
+    locator=b"\x01\x01\x00",
+    public_key=b"spki",
+    facts=DeviceFacts(sensitive=True, extractable=None, unique_id="u"),
+    uri="pkcs11:id=%01",
+    holds="soft/1",
+)
+
+
+async def put(store: Store, key: KeyRow = KEY, version: VersionRow | None = VERSION) -> None:
+    def work(connection: sa.Connection) -> None:
+        queries.add_key(connection, key)
+        if version is not None:
+            queries.add_version(connection, version)
+
+    await store.write(work)
+
+
+def test_the_tables_are_what_the_migrations_make(path: Path) -> None:
+    Store.open(url(path)).close()
+    engine = sa.create_engine(url(path))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_the_newest_migration_is_the_one_that_the_program_thinks_is() -> None:
+    script = ScriptDirectory(str(Path(migrations.__file__).parent))
+    assert script.get_heads() == [migrations.HEAD]
+
+
+def test_a_database_of_a_newer_program_is_refused_and_left_alone(path: Path) -> None:
+    Store.open(url(path)).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(ConfigurationError, match="9999") as caught:
+        Store.open(url(path))
+    assert "newer" in caught.value.hint
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
+
+
+def test_a_start_without_migrations_does_not_load_the_tool_for_them(path: Path) -> None:
+    Store.open(url(path)).close()
+    program = "import sys; from hsmsign.store import Store; Store.open({!r}).close(); print('alembic' in sys.modules)"
+    code = program.format(url(path))
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize("bad", ["no url at all", "mysql://localhost/x", "sqlite+nothing:///x"])
+def test_a_url_of_no_store_is_a_configuration_error(bad: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Store.open(bad)
+    assert caught.value.hint
+
+
+def test_a_file_that_is_no_database_is_a_configuration_error(path: Path) -> None:
+    path.write_bytes(b"certainly not a database" * 100)
+    with pytest.raises(ConfigurationError, match="no database"):
+        Store.open(url(path))
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailableError, match="nowhere") as caught:
+        Store.open(url(tmp_path / "nowhere" / "store.db"))
+    assert "folder" in caught.value.hint
+
+
+async def test_what_is_put_in_comes_out_again(store: Store) -> None:
+    await put(store)
+    assert await store.read(lambda c: queries.key(c, "web-1")) == KEY
+    assert await store.read(lambda c: queries.versions_of(c, "web-1")) == [VERSION]
+
+
+async def test_a_transaction_that_fails_changes_nothing(store: Store) -> None:
+    def work(connection: sa.Connection) -> None:
+        queries.add_key(connection, KEY)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await store.write(work)
+    assert await store.read(lambda c: queries.key(c, "web-1")) is None
+
+
+async def test_every_commit_is_on_the_disk_and_foreign_keys_hold(store: Store) -> None:
+    def pragma(name: str):
+        return lambda connection: connection.execute(sa.text(f"PRAGMA {name}")).scalar()
+
+    assert await store.read(pragma("journal_mode")) == "wal"
+    assert await store.read(pragma("synchronous")) == 2
+    assert await store.read(pragma("foreign_keys")) == 1
+
+
+async def test_two_versions_cannot_stand_for_one_object(store: Store) -> None:
+    await put(store)
+    other = VersionRow("web-1", 2, VersionState.ENABLED, Protection.HSM, 5, holds="soft/1")
+    with pytest.raises(StoreUnavailableError):
+        await store.write(lambda c: queries.add_version(c, other))
+
+
+async def test_a_version_that_never_was_takes_its_key_and_its_request_with_it(store: Store) -> None:
+    await put(store, KeyRow("new", KeyAlgorithm.ED25519, "soft", {}, None, 1, 1, 1, False), None)
+    await store.write(
+        lambda c: queries.add_version(c, VersionRow("new", 1, VersionState.CREATING, Protection.HSM, 5, b"i"))
+    )
+    await store.write(lambda c: queries.add_request(c, RequestRow("r", "f", "new", 1)))
+    await store.write(lambda c: queries.remove_version(c, "new", 1))
+    assert await store.read(lambda c: queries.key(c, "new")) is None
+    assert await store.read(lambda c: queries.request(c, "r")) is None
+
+
+async def test_a_database_that_another_holds_is_unavailable(store: Store, path: Path) -> None:
+    def impatient(connection: sa.Connection) -> None:
+        connection.execute(sa.text("PRAGMA busy_timeout = 1"))
+
+    await store.read(impatient)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        with pytest.raises(StoreUnavailableError) as caught:
+            await put(store)
+        assert caught.value.retry_after
+        assert "another process" in caught.value.hint
+    finally:
+        other.close()
+    await put(store)
+
+
+async def test_the_event_loop_runs_while_the_database_is_waited_for(store: Store, path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    writing = asyncio.create_task(put(store))
+    for _ in range(20):
+        await asyncio.sleep(0.005)
+    assert not writing.done()
+    other.execute("ROLLBACK")
+    other.close()
+    await writing
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A folder with half a mebibyte of room."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(mount)]
+    made = subprocess.run(command, capture_output=True, text=True)
+    if made.returncode != 0:
+        pytest.skip(f"a small disk cannot be made: {made.stderr.strip()}")
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=False)
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as rest:
+        for size in (4096, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    rest.write(b"\0" * size)
+
+
+@pytest.mark.needs_root
+async def test_a_full_disk_is_said_and_changes_nothing(small_disk: Path) -> None:
+    store = Store.open(url(small_disk / "store.db"))
+    await put(store)
+    fill(small_disk / "rest")
+
+    async def add_many() -> None:
+        for number in range(2, 50):
+            row = VersionRow("web-1", number, VersionState.ENABLED, Protection.HSM, 5, uri="x" * 20_000)
+            await store.write(lambda c, row=row: queries.add_version(c, row))
+
+    with pytest.raises(StoreFullError, match="disk"):
+        await add_many()
+    there = await store.read(lambda c: queries.versions_of(c, "web-1"))
+    assert [row.number for row in there] == list(range(1, len(there) + 1))
+    (small_disk / "rest").unlink()
+    await store.write(lambda c: queries.touch_key(c, "web-1", 7))
+    store.close()
