@@ -245,6 +245,31 @@ static void a_cancelled_order_is_answered_at_once_and_in_full(void)
     hsm_pool_free(pool);
 }
 
+/* RSA is slow enough that a thread has some items of its chunk yet to sign when the cancel comes. */
+static void a_cancel_reaches_what_a_thread_has_in_hand(void)
+{
+    static const uint8_t rsa_key[] = {1, 9, 0};
+    struct hsm_order_head pss = digests;
+    pss.scheme = HSM_RSA_PSS_SHA256;
+    token_rsa_key(9, 3072);
+    hsm_pool *pool = pool_with(1, 1 << 20, HSM_EXCLUDE_NOTHING);
+    int fd = connect_to(pool);
+    CHECK(hsm_pool_set_mode(pool, HSM_POOL_RUNNING, HSM_OK) == HSM_OK);
+    order(fd, 1, rsa_key, sizeof rsa_key, pss, 64, 32);
+    cancel(fd, 1);
+    struct answers *answers = answers_to(fd, 1, 64);
+    uint32_t signatures = 0;
+    for (uint32_t i = 0; i < 64; i++) {
+        CHECK(answers->status[i] == HSM_OK || answers->status[i] == HSM_E_CANCELLED);
+        signatures += answers->status[i] == HSM_OK;
+    }
+    CHECK(signatures < 32); /* a whole chunk */
+    free(answers);
+    close(fd);
+    hsm_pool_free(pool);
+    token_destroy_key(9);
+}
+
 static void bytes_that_are_no_frame_end_the_connection_and_no_other(void)
 {
     hsm_pool *pool = pool_with(1, 1 << 20, HSM_EXCLUDE_NOTHING);
@@ -430,6 +455,7 @@ int main(void)
     RUN(a_healing_pool_keeps_jobs_to_their_deadline);
     RUN(a_failing_pool_answers_with_what_it_was_told);
     RUN(a_cancelled_order_is_answered_at_once_and_in_full);
+    RUN(a_cancel_reaches_what_a_thread_has_in_hand);
     RUN(bytes_that_are_no_frame_end_the_connection_and_no_other);
     RUN(a_connection_with_too_much_waiting_is_not_read);
     RUN(a_peer_that_does_not_read_holds_nobody_up);

@@ -76,6 +76,22 @@ static inline EVP_PKEY *token_ec_key(uint8_t id, const char *curve)
     return key;
 }
 
+/* An RSA key pair with this CKA_ID. */
+static inline void token_rsa_key(uint8_t id, CK_ULONG bits)
+{
+    CK_BBOOL yes = CK_TRUE;
+    CK_BYTE exponent[] = {1, 0, 1};
+    CK_MECHANISM mechanism = {CKM_RSA_PKCS_KEY_PAIR_GEN, NULL, 0};
+    CK_OBJECT_HANDLE public, private;
+    CK_ATTRIBUTE public_template[] = {{CKA_MODULUS_BITS, &bits, sizeof bits},
+                                      {CKA_PUBLIC_EXPONENT, exponent, sizeof exponent},
+                                      {CKA_TOKEN, &yes, 1},
+                                      {CKA_ID, &id, 1}};
+    CK_ATTRIBUTE private_template[] = {{CKA_TOKEN, &yes, 1}, {CKA_PRIVATE, &yes, 1}, {CKA_SIGN, &yes, 1}, {CKA_ID, &id, 1}};
+    CHECK(p11->C_GenerateKeyPair(manager, &mechanism, public_template, 4, private_template, 4, &public, &private) ==
+          CKR_OK);
+}
+
 static inline void token_destroy_key(uint8_t id)
 {
     CK_ATTRIBUTE wanted = {CKA_ID, &id, 1};
