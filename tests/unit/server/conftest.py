@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+import pytest
+
+from hsmsign.keyring import Keyring
+from hsmsign.server.app import Application, build
+from hsmsign.server.identity import Caller
+from hsmsign.signing import Limits, SigningPipeline
+from hsmsign.store import Store
+from hsmsign.v1 import backends_pb2_grpc, keys_pb2_grpc, signing_pb2_grpc
+from tests.support.fake_device import FakeDevice
+
+
+@dataclass
+class Daemon:
+    """A server on a port of the loopback, and a channel to it."""
+
+    app: Application
+    keyring: Keyring
+    device: FakeDevice
+    target: str
+    channel: grpc.aio.Channel
+
+    def __post_init__(self) -> None:
+        self.keys = keys_pb2_grpc.KeyServiceStub(self.channel)
+        self.signing = signing_pb2_grpc.SigningServiceStub(self.channel)
+        self.backends = backends_pb2_grpc.BackendServiceStub(self.channel)
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return Limits(max_message_bytes=1000, max_batch_items=100, stream_window=8)
+
+
+@pytest.fixture
+def device() -> FakeDevice:
+    return FakeDevice()
+
+
+@pytest.fixture
+def identify():
+    return lambda context: Caller("test")
+
+
+@pytest.fixture
+async def daemon(tmp_path, device: FakeDevice, limits: Limits, identify) -> AsyncIterator[Daemon]:
+    store = Store.open(f"sqlite:///{tmp_path}/store.db")
+    devices = {"soft": device}
+    keyring = Keyring(store, devices, "soft")
+    app = build(
+        keyring=keyring,
+        pipeline=SigningPipeline(keyring, devices, limits),
+        devices=devices,
+        default_backend="soft",
+        limits=limits,
+        doorman_prefix="hsmsign-nonce",
+        version="1.2.3",
+        identify=identify,
+    )
+    port = app.server.add_insecure_port("127.0.0.1:0")
+    await app.server.start()
+    app.set_serving(True)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Daemon(app, keyring, device, f"127.0.0.1:{port}", channel)
+    await app.stop(0)
+    await keyring.close()
+    store.close()

@@ -1,0 +1,273 @@
+"""The pipeline, without a server: what is checked, what reaches the device, what its failures mean."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import replace
+
+import google_crc32c
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, utils
+
+from hsmsign.keyring import Keyring
+from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
+from hsmsign.model.device import JobFailure, JobStatus
+from hsmsign.model.errors import (
+    AlgorithmMismatchError,
+    BatchSizeError,
+    DeadlineError,
+    DigestLengthError,
+    InputCorruptedError,
+    KeyNotFoundError,
+    MessageRequiredError,
+    MessageSizeError,
+    QueueFullError,
+    SchemeMissingError,
+    VersionStateError,
+)
+from hsmsign.signing import Limits, SignGroup, SigningPipeline
+from hsmsign.signing.failures import to_error
+from hsmsign.store import Store, VersionState
+from tests.support.fake_device import FakeDevice
+
+DIGEST = hashlib.sha256(b"hello").digest()
+LIMITS = Limits(max_message_bytes=100, max_batch_items=10, max_batch_bytes=500, max_in_flight=20)
+
+
+@pytest.fixture
+def device() -> FakeDevice:
+    return FakeDevice()
+
+
+@pytest.fixture
+async def keyring(tmp_path, device: FakeDevice):
+    store = Store.open(f"sqlite:///{tmp_path}/store.db")
+    made = Keyring(store, {"soft": device}, "soft")
+    for algorithm in (KeyAlgorithm.EC_P256, KeyAlgorithm.EC_P521, KeyAlgorithm.RSA_2048, KeyAlgorithm.ED25519):
+        await made.create(algorithm.value, algorithm)
+    yield made
+    store.close()
+
+
+@pytest.fixture
+def pipeline(keyring: Keyring, device: FakeDevice) -> SigningPipeline:
+    return SigningPipeline(keyring, {"soft": device}, LIMITS)
+
+
+def group(*inputs: bytes, name: str = "keys/ecdsa-p256", **more) -> SignGroup:
+    fields = {"scheme": None, "kind": InputKind.DIGEST, "format": SignatureFormat.DER, **more}
+    return SignGroup(name, inputs=list(inputs), **fields)
+
+
+def verify_p256(device: FakeDevice, signature: bytes, digest: bytes) -> None:
+    public = device.things[0].private.public_key()
+    public.verify(signature, digest, ec.ECDSA(utils.Prehashed(hashes.SHA256())))
+
+
+async def test_good_digests_are_signed_in_their_order(pipeline: SigningPipeline, device: FakeDevice) -> None:
+    digests = [hashlib.sha256(bytes([number])).digest() for number in range(5)]
+    result = await pipeline.sign(group(*digests))
+    assert (result.key_version, result.scheme) == ("keys/ecdsa-p256/versions/1", Scheme.ECDSA_P256_SHA256)
+    for signature, digest in zip(result.signatures, digests, strict=True):
+        verify_p256(device, signature, digest)
+    assert len(device.orders) == 1
+
+
+@pytest.mark.parametrize("bad", [b"", DIGEST[:-1], DIGEST + b"x", DIGEST.hex().encode()])
+async def test_a_digest_of_the_wrong_length_spoils_only_itself(
+    pipeline: SigningPipeline, device: FakeDevice, bad: bytes
+) -> None:
+    result = await pipeline.sign(group(DIGEST, bad, DIGEST))
+    assert [failure.index for failure in result.failures] == [1]
+    assert isinstance(result.failures[0].error, DigestLengthError)
+    assert result.signatures[1] == b""
+    verify_p256(device, result.signatures[0], DIGEST)
+    verify_p256(device, result.signatures[2], DIGEST)
+    assert [order.inputs for order in device.orders] == [[DIGEST, DIGEST]]
+
+
+async def test_digests_that_are_all_of_one_wrong_length_all_fail(pipeline: SigningPipeline, device: FakeDevice) -> None:
+    result = await pipeline.sign(group(b"x" * 48, b"y" * 48))
+    assert [failure.index for failure in result.failures] == [0, 1]
+    assert device.orders == []
+
+
+@pytest.mark.parametrize("bad", [b"", b"x" * 101])
+async def test_a_message_that_is_empty_or_too_long_spoils_only_itself(
+    pipeline: SigningPipeline, device: FakeDevice, bad: bytes
+) -> None:
+    result = await pipeline.sign(group(bad, b"hello", kind=InputKind.MESSAGE))
+    assert [(failure.index, type(failure.error)) for failure in result.failures] == [(0, MessageSizeError)]
+    verify_p256(device, result.signatures[1], DIGEST)
+
+
+async def test_failures_of_the_device_keep_their_places_beside_bad_inputs(
+    pipeline: SigningPipeline, device: FakeDevice
+) -> None:
+    device.failing = JobFailure(1, JobStatus.DEVICE_ERROR, 0x30)
+    result = await pipeline.sign(group(b"bad", DIGEST, b"bad", DIGEST, DIGEST))
+    assert [(failure.index, failure.error.reason) for failure in result.failures] == [
+        (0, "DIGEST_LENGTH"),
+        (2, "DIGEST_LENGTH"),
+        (3, "DEVICE_ERROR"),
+    ]
+    assert [bool(signature) for signature in result.signatures] == [False, True, False, False, True]
+    assert result.failures[2].error.metadata == {"backend": "soft", "ckr": "CKR_DEVICE_ERROR"}
+
+
+async def test_an_ed25519_key_signs_messages_only(pipeline: SigningPipeline, device: FakeDevice) -> None:
+    with pytest.raises(MessageRequiredError):
+        await pipeline.sign(group(DIGEST, name="keys/ed25519"))
+    result = await pipeline.sign(group(b"hello", name="keys/ed25519", kind=InputKind.MESSAGE))
+    device.things[3].private.public_key().verify(result.signatures[0], b"hello")
+
+
+async def test_a_key_with_several_schemes_must_be_told_which(pipeline: SigningPipeline) -> None:
+    with pytest.raises(SchemeMissingError):
+        await pipeline.sign(group(DIGEST, name="keys/rsa-2048"))
+    with pytest.raises(AlgorithmMismatchError):
+        await pipeline.sign(group(DIGEST, name="keys/rsa-2048", scheme=Scheme.ECDSA_P256_SHA256))
+    with pytest.raises(AlgorithmMismatchError):
+        await pipeline.sign(group(DIGEST, scheme=Scheme.ED25519))
+    result = await pipeline.sign(group(b"x" * 64, name="keys/rsa-2048", scheme=Scheme.RSA_PSS_SHA512))
+    assert len(result.signatures[0]) == 256
+
+
+async def test_a_checksum_that_does_not_fit_ends_the_group_before_the_device(
+    pipeline: SigningPipeline, device: FakeDevice
+) -> None:
+    good = google_crc32c.value(DIGEST + DIGEST)
+    assert (await pipeline.sign(group(DIGEST, DIGEST, crc32c=good))).failures == []
+    with pytest.raises(InputCorruptedError):
+        await pipeline.sign(group(DIGEST, DIGEST, crc32c=good ^ 1))
+    with pytest.raises(InputCorruptedError):
+        await pipeline.sign(group(DIGEST, crc32c=0))
+    assert len(device.orders) == 1
+
+
+async def test_a_disabled_or_destroyed_version_does_not_sign(
+    pipeline: SigningPipeline, keyring: Keyring, device: FakeDevice
+) -> None:
+    await pipeline.sign(group(DIGEST))
+    await keyring.update_version("keys/ecdsa-p256/versions/1", VersionState.DISABLED)
+    with pytest.raises(VersionStateError, match="disabled"):
+        await pipeline.sign(group(DIGEST))
+    await keyring.update_version("keys/ecdsa-p256/versions/1", VersionState.ENABLED)
+    await pipeline.sign(group(DIGEST))
+    await keyring.destroy("keys/ecdsa-p256/versions/1")
+    with pytest.raises(VersionStateError, match="destroyed"):
+        await pipeline.sign(group(DIGEST, name="keys/ecdsa-p256/versions/1"))
+    assert len(device.orders) == 2
+
+
+async def test_a_deadline_that_has_passed_asks_no_device(pipeline: SigningPipeline, device: FakeDevice) -> None:
+    with pytest.raises(DeadlineError):
+        await pipeline.sign(group(DIGEST), time.monotonic() - 1)
+    assert device.orders == []
+    deadline = time.monotonic() + 60
+    await pipeline.sign(group(DIGEST), deadline)
+    assert device.orders[0].deadline == deadline
+
+
+async def test_a_device_with_enough_to_do_takes_no_more(pipeline: SigningPipeline, device: FakeDevice) -> None:
+    device.flying = 19
+    await pipeline.sign(group(DIGEST))
+    with pytest.raises(QueueFullError) as caught:
+        await pipeline.sign(group(DIGEST, DIGEST))
+    assert caught.value.retry_after
+
+
+async def test_a_batch_answers_every_group_in_its_place(pipeline: SigningPipeline, device: FakeDevice) -> None:
+    unread = AlgorithmMismatchError("a", "b", ())
+    results = await pipeline.sign_batch(
+        [group(DIGEST), group(DIGEST, name="keys/none"), unread, group(), group(b"bad", DIGEST)]
+    )
+    assert isinstance(results[1], KeyNotFoundError)
+    assert results[2] is unread
+    assert isinstance(results[3], BatchSizeError)
+    verify_p256(device, results[0].signatures[0], DIGEST)
+    verify_p256(device, results[4].signatures[1], DIGEST)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [],
+        [group(*[DIGEST] * 11)],
+        [group(DIGEST)] * 11,
+        [group(*[DIGEST] * 6), group(*[DIGEST] * 5)],
+        [group(b"x" * 251, kind=InputKind.MESSAGE), group(b"x" * 250, kind=InputKind.MESSAGE)],
+    ],
+)
+async def test_a_batch_that_is_empty_or_too_large_is_refused_as_a_whole(
+    pipeline: SigningPipeline, device: FakeDevice, groups: list[SignGroup]
+) -> None:
+    with pytest.raises(BatchSizeError):
+        await pipeline.sign_batch(groups)
+    assert device.orders == []
+
+
+def test_every_status_of_a_job_has_an_error_with_a_sentence() -> None:
+    expected = {
+        JobStatus.DEADLINE: "DEADLINE_EXCEEDED",
+        JobStatus.CANCELLED: "CANCELLED",
+        JobStatus.KEY_NOT_FOUND: "OBJECT_NOT_FOUND",
+        JobStatus.DEVICE_ERROR: "DEVICE_ERROR",
+        JobStatus.NOT_PRESENT: "TOKEN_NOT_PRESENT",
+        JobStatus.PIN_REFUSED: "PIN_REFUSED",
+        JobStatus.PIN_LOCKED: "PIN_LOCKED",
+        JobStatus.HOST_LOST: "DEVICE_UNAVAILABLE",
+        JobStatus.BAD_INPUT: "INVALID_ARGUMENT",
+        JobStatus.UNSUPPORTED: "CAPABILITY_MISSING",
+        JobStatus.NO_MEMORY: "RESOURCE_EXHAUSTED",
+        JobStatus.BROKEN: "DEVICE_UNAVAILABLE",
+    }
+    assert set(expected) == set(JobStatus) - {JobStatus.OK}
+    for status, reason in expected.items():
+        error = to_error(JobFailure(0, status, 0xA0), "keys/a/versions/1", "soft")
+        assert (error.reason, error.metadata) == (reason, {"backend": "soft", "ckr": "CKR_PIN_INCORRECT"})
+        assert error.message
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme", "kind", "form"),
+    [
+        ("ecdsa-p256", None, InputKind.DIGEST, SignatureFormat.DER),
+        ("ecdsa-p256", None, InputKind.DIGEST, SignatureFormat.RAW),
+        ("ecdsa-p256", None, InputKind.MESSAGE, SignatureFormat.RAW),
+        ("ecdsa-p521", None, InputKind.MESSAGE, SignatureFormat.DER),
+        ("ecdsa-p521", None, InputKind.MESSAGE, SignatureFormat.RAW),
+        ("rsa-2048", Scheme.RSA_PKCS1_SHA256, InputKind.DIGEST, SignatureFormat.DER),
+        ("rsa-2048", Scheme.RSA_PSS_SHA256, InputKind.DIGEST, SignatureFormat.DER),
+        ("rsa-2048", Scheme.RSA_PSS_SHA384, InputKind.MESSAGE, SignatureFormat.RAW),
+        ("ed25519", None, InputKind.MESSAGE, SignatureFormat.DER),
+    ],
+)
+async def test_a_signature_verifies_and_an_altered_one_does_not(
+    pipeline: SigningPipeline, keyring: Keyring, name: str, scheme, kind, form
+) -> None:
+    data = DIGEST if kind is InputKind.DIGEST else b"hello"
+    asked = group(data, name=f"keys/{name}", scheme=scheme, kind=kind, format=form)
+    signature = (await pipeline.sign(asked)).signatures[0]
+    assert await pipeline.verify(asked, signature) == (f"keys/{name}/versions/1", True)
+    altered = signature[:-1] + bytes([signature[-1] ^ 1])
+    for wrong in (altered, signature[:-1], signature + b"\0", b"", b"\xff" * len(signature), bytes(len(signature))):
+        assert await pipeline.verify(asked, wrong) == (f"keys/{name}/versions/1", False)
+    other = replace(asked, inputs=[bytes([data[0] ^ 1]) + data[1:]])
+    assert await pipeline.verify(other, signature) == (f"keys/{name}/versions/1", False)
+    await keyring.destroy(f"keys/{name}")
+    asked.name += "/versions/1"
+    assert await pipeline.verify(asked, signature) == (f"keys/{name}/versions/1", True)
+
+
+async def test_a_digest_of_the_wrong_length_is_not_verified(pipeline: SigningPipeline) -> None:
+    with pytest.raises(DigestLengthError):
+        await pipeline.verify(group(b"x"), b"signature")
+
+
+async def test_public_keys_are_those_of_the_device(keyring: Keyring, device: FakeDevice) -> None:
+    found = await keyring.public_key("keys/ecdsa-p256")
+    loaded = serialization.load_der_public_key(found.public_key)
+    assert loaded.public_numbers() == device.things[0].private.public_key().public_numbers()
