@@ -1,0 +1,223 @@
+"""Keepers: each sees to it that one device host, or the front worker, is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from hsmsign.backends.base import BackendConfig
+from hsmsign.daemon import listeners
+from hsmsign.daemon.children import Child, Event
+from hsmsign.daemon.config import Config
+from hsmsign.daemon.worker_config import WorkerConfig
+from hsmsign.model.hostwire import to_json
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
+_SETTLED = 10.0
+"""Seconds after which a child that ends is not counted as one that keeps failing."""
+_REFUSED = frozenset({"PIN_REFUSED", "PIN_LOCKED"})
+_STUCK = _REFUSED | {"BROKEN"}
+_SUPERVISORS_OWN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID")
+log = structlog.get_logger()
+
+
+def environment_without(names: set[str]) -> dict[str, str]:
+    """Our environment less these variables and what systemd said to the supervisor alone."""
+    return {name: value for name, value in os.environ.items() if name not in names and name not in _SUPERVISORS_OWN}
+
+
+class _Backoff:
+    """How long to wait before a child is started again: not at all the first time."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def after(self, lived: float) -> float:
+        """Seconds to wait after a child that lived so long."""
+        self._failures = 0 if lived > _SETTLED else self._failures + 1
+        return 0.0 if self._failures <= 1 else min(_FIRST_WAIT * 2.0 ** (self._failures - 2), _LONGEST_WAIT)
+
+
+class HostKeeper:
+    """One device host after the other, on one listening socket that callers can always reach."""
+
+    def __init__(self, backend: BackendConfig, config: Config, changed: Callable[[], None]) -> None:
+        self.child: Child | None = None
+        self._backend = backend
+        self._config = config
+        self._changed = changed
+        self._socket, self.path = listeners.open_host_socket(config.run_dir / "hosts", backend.name)
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._state = ""
+        self._pin_refused = False
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+        return self._backend.name
+
+    @property
+    def kind(self) -> str:
+        """The backend's kind."""
+        return self._backend.kind
+
+    def start(self) -> None:
+        """Begin to keep a host running."""
+        self._task = asyncio.get_running_loop().create_task(self._keep())
+
+    async def _keep(self) -> None:
+        backoff = _Backoff()
+        while not self._stopping.is_set():
+            child = self._spawn()
+            code = await child.run()
+            wait = 0.0 if child.stopping else backoff.after(time.monotonic() - child.started)
+            log.info("device host ended", backend=self.name, pid=child.pid, code=code)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._stopping.wait()
+
+    def _spawn(self) -> Child:
+        message = {
+            "config": to_json(self._backend),
+            "pin_refused": self._pin_refused,
+            "drain": self._config.drain_seconds,
+        }
+        others = {
+            other.pin.env
+            for other in self._config.backends
+            if other.name != self.name and other.pin is not None and other.pin.env
+        }
+        arguments: dict[str, socket.socket | None] = {"--listen-fd": self._socket}
+        environment = environment_without(others)
+        self.child = Child.start(f"host {self.name}", "hsmsign.daemon.host", arguments, message, environment)
+        self.child.on_event = self._heard
+        log.info("device host started", backend=self.name, pid=self.child.pid)
+        self._changed()
+        return self.child
+
+    def _heard(self, event: Event) -> None:
+        if event.get("event") != "health":
+            return
+        self._state = str(event.get("state", ""))
+        # remembered here, where it outlives the host: a PIN that was refused is not tried again by itself
+        self._pin_refused = self._state in _REFUSED
+        level = log.error if self._state in _STUCK else log.info
+        details = {key: event[key] for key in ("message", "hint", "ckr") if event.get(key)}
+        level("device", backend=self.name, state=self._state, **details)
+
+    def reload(self, backend: BackendConfig, config: Config) -> None:
+        """Take a new configuration. The host is replaced where it changed, or where it is stuck: a
+        reload is a person's word that the PIN may be tried again."""
+        replaced = backend != self._backend or self._state in _STUCK
+        self._backend, self._config = backend, config
+        if replaced and self.child is not None:
+            self._pin_refused = False
+            self._state = ""
+            self.child.on_event = lambda _: None
+            self.child.terminate()
+
+    async def stop(self) -> None:
+        """End the host, gently, and keep none."""
+        self._stopping.set()
+        if self._task is not None:
+            if self.child is not None:
+                self.child.terminate()
+            await self._task
+        self._socket.close()
+        self.path.unlink(missing_ok=True)
+
+
+class WorkerKeeper:
+    """The front worker, and while the configuration changes, the one before it."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.current: Child | None = None
+        self.endpoint = ""
+        self._changed = changed
+        self._retiring: set[Child] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reserved: socket.socket | None = None
+        self._unix: socket.socket | None = None
+        self._stopping = False
+
+    def listen(self, config: Config) -> None:
+        """Open what callers connect to."""
+        if config.listen is not None:
+            host, port = config.listen
+            self._reserved, port = listeners.reserve_port(host, port)
+            self.endpoint = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if config.unix_socket is not None:
+            self._unix = listeners.open_public_unix(config.unix_socket, config.unix_group)
+
+    @property
+    def children(self) -> list[Child]:
+        """All workers that run now."""
+        return [*([self.current] if self.current is not None else []), *self._retiring]
+
+    async def start(self, config: WorkerConfig, environment: dict[str, str]) -> Event | None:
+        """Start a worker and wait until it serves; then let the one before it finish and go.
+
+        Gives what it said where it cannot start: then nothing has changed.
+        """
+        child = self._spawn(config, environment)
+        run = asyncio.get_running_loop().create_task(child.run())
+        ready = asyncio.get_running_loop().create_task(child.ready.wait())
+        await asyncio.wait([run, ready], return_when=asyncio.FIRST_COMPLETED)
+        if not child.ready.is_set():
+            ready.cancel()
+            return child.failure or {"message": f"the front worker ended with {run.result()} before it was ready"}
+        before, self.current = self.current, child
+        keep = asyncio.get_running_loop().create_task(self._keep(child, run, config, environment))
+        self._tasks.add(keep)
+        keep.add_done_callback(self._tasks.discard)
+        if before is not None:
+            self._retiring.add(before)
+            before.terminate()
+        return None
+
+    def _spawn(self, config: WorkerConfig, environment: dict[str, str]) -> Child:
+        message = {"config": to_json(replace(config, listen=self.endpoint))}
+        child = Child.start("worker", "hsmsign.daemon.worker", {"--unix-fd": self._unix}, message, environment)
+        log.info("worker started", pid=child.pid)
+        return child
+
+    async def _keep(
+        self, child: Child, run: asyncio.Task[int], config: WorkerConfig, environment: dict[str, str]
+    ) -> None:
+        backoff = _Backoff()
+        while True:
+            code = await run
+            self._retiring.discard(child)
+            log.info("worker ended", pid=child.pid, code=code)
+            if child is not self.current or self._stopping:
+                return
+            await asyncio.sleep(backoff.after(time.monotonic() - child.started))
+            if child is not self.current or self._stopping:
+                return
+            child = self.current = self._spawn(config, environment)
+            child.on_event = lambda event: self._changed() if event.get("event") == "ready" else None
+            run = asyncio.get_running_loop().create_task(child.run())
+
+    async def stop(self) -> None:
+        """End all workers; what they have under way is finished."""
+        self._stopping = True
+        for child in self.children:
+            child.terminate()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def close(self) -> None:
+        """Let go of the sockets, and of the path in the file system."""
+        if self._reserved is not None:
+            self._reserved.close()
+        if self._unix is not None:
+            Path(self._unix.getsockname()).unlink(missing_ok=True)
+            self._unix.close()

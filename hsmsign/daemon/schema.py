@@ -1,0 +1,136 @@
+"""The form of hsmsign.toml, for pydantic to check. What comes out of it is hsmsign.daemon.config.Config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Bytes = Annotated[int, Field(ge=1, le=64 << 20)]
+BackendName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")]
+
+
+class Table(BaseModel):
+    """A table of the file: what it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tls(Table):
+    """[server.tls]"""
+
+    certificate: Path = Path("tls/server.pem")
+    key: Path = Path("tls/server-key.pem")
+    client_ca: Path = Path("tls/client-ca.pem")
+
+
+class LimitsTable(Table):
+    """[server.limits]"""
+
+    max_message_bytes: Bytes = 1 << 20
+    max_batch_items: Annotated[int, Field(ge=1, le=65_536)] = 10_000
+    max_batch_bytes: Bytes = 16 << 20
+    max_request_bytes: Bytes = 20 << 20
+    stream_window: Count = 1024
+    max_in_flight: Count = 65_536
+
+
+class Server(Table):
+    """[server]"""
+
+    listen: Annotated[str, StringConstraints(pattern=r"^$|^.+:[0-9]{1,5}$")] = "127.0.0.1:7443"
+    unix_socket: str = "run/hsmsign.sock"
+    unix_group: str = ""
+    tls: Tls = Tls()
+    limits: LimitsTable = LimitsTable()
+
+
+class StoreTable(Table):
+    """[store]"""
+
+    url: str = "sqlite:///state/hsmsign.db"
+
+
+class Daemon(Table):
+    """[daemon]"""
+
+    state_dir: Path = Path("state")
+    run_dir: Path = Path("run")
+    drain_seconds: Seconds = 10.0
+    heartbeat_seconds: Annotated[float, Field(ge=1.5, le=3600)] = 5.0
+
+
+class Log(Table):
+    """[log]"""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+class Pin(Table):
+    """pin = { file = … } or { env = … } or { credential = … }"""
+
+    file: Path | None = None
+    env: str | None = None
+    credential: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Pin:
+        if sum(source is not None for source in (self.file, self.env, self.credential)) != 1:
+            raise ValueError("say exactly one of file, env, credential")
+        return self
+
+
+class QuirksTable(Table):
+    """[backends.NAME.quirks]"""
+
+    exclusive_management: bool = False
+    unusable_mechanisms: tuple[str, ...] = ()
+    eddsa_curve_as_name: bool = False
+    login_as: Literal["user", "none"] = "user"
+
+
+class BackendTable(Table):
+    """[backends.NAME]"""
+
+    kind: Literal["softhsm", "pkcs11"]
+    module: Path
+    token_label: str | None = None
+    token_serial: str | None = None
+    pin: Pin | None = None
+    sessions: Annotated[int, Field(ge=0, le=1024)] = 0
+    hang_after: Seconds = 10.0
+    manage_timeout: Seconds = 120.0
+    default: bool = False
+    token_dir: Path | None = None
+    quirks: QuirksTable = QuirksTable()
+
+    @model_validator(mode="after")
+    def _complete(self) -> BackendTable:
+        if self.token_label is None and self.token_serial is None:
+            raise ValueError("say which token: token_label, token_serial or both")
+        if self.pin is None and self.quirks.login_as == "user":
+            raise ValueError("say where the PIN comes from: pin = { file = … }, { env = … } or { credential = … }")
+        return self
+
+
+class File(Table):
+    """hsmsign.toml"""
+
+    server: Server = Server()
+    store: StoreTable = StoreTable()
+    daemon: Daemon = Daemon()
+    log: Log = Log()
+    backends: Annotated[dict[BackendName, BackendTable], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _one_default(self) -> File:
+        chosen = [name for name, backend in self.backends.items() if backend.default]
+        if len(chosen) > 1:
+            raise ValueError(f"more than one backend is the default: {', '.join(chosen)}")
+        if not chosen and len(self.backends) > 1:
+            raise ValueError("say which backend takes new keys: default = true in one of them")
+        return self

@@ -1,0 +1,184 @@
+"""The front worker: the process that callers talk to. No PIN, no vendor's library, no key.
+
+    python -m hsmsign.daemon.worker --control-fd N [--unix-fd M]
+
+The first line of the control channel holds the configuration. SIGTERM means: finish what is under way,
+take nothing new, exit 0. The channel's end means that the supervisor is gone, and the worker goes too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import grpc
+import structlog
+import uvloop
+
+from hsmsign.daemon import logs
+from hsmsign.daemon.control import ChildControl
+from hsmsign.daemon.worker_config import TlsPaths, WorkerConfig
+from hsmsign.devices.remote import RemoteDevice
+from hsmsign.keyring import Keyring
+from hsmsign.model.device import DeviceHealth, DeviceState
+from hsmsign.model.errors import ConfigurationError, HsmsignError
+from hsmsign.model.hostwire import from_json
+from hsmsign.server.app import Application, build
+from hsmsign.server.doorman import Doorman, harden_process
+from hsmsign.signing import SigningPipeline
+from hsmsign.store import Store
+
+_BEAT = 1.0
+log = structlog.get_logger()
+
+
+class Worker:
+    """One worker's objects, from the store to the ports."""
+
+    def __init__(self, config: WorkerConfig, control: ChildControl, unix: socket.socket | None) -> None:
+        self._config = config
+        self._control = control
+        self._unix = unix
+        self._stop = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or until the supervisor is gone. Returns the exit code."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is the supervisor's business
+        loop.add_reader(self._control.fileno(), self._supervisor_gone)
+        config = self._config
+        store = await asyncio.to_thread(Store.open, config.store_url)
+        devices = {
+            host.name: await RemoteDevice.open(host.name, host.kind, host.socket, max_jobs=config.limits.max_in_flight)
+            for host in config.hosts
+        }
+        keyring = Keyring(store, devices, config.default_backend)
+        for device in devices.values():
+            self._mend_when_ready(keyring, device)
+        prefix = f"hsmsign/{secrets.token_hex(8)}" if self._unix is not None else None
+        application = build(
+            keyring=keyring,
+            pipeline=SigningPipeline(keyring, devices, config.limits),
+            devices=devices,
+            default_backend=config.default_backend,
+            limits=config.limits,
+            doorman_prefix=prefix,
+            version=version("hsmsign"),
+        )
+        doorman = self._open_ports(application, prefix)
+        await application.server.start()
+        application.set_serving(True)
+        self._control.send("ready")
+        await self._beat_until_stopped()
+        log.info("draining", seconds=config.drain_seconds)
+        if doorman is not None:
+            doorman.close_door()
+        await application.stop(config.drain_seconds)
+        for device in devices.values():
+            await device.close()
+        await asyncio.to_thread(store.close)
+        return 0
+
+    async def _beat_until_stopped(self) -> None:
+        while not self._stop.is_set():
+            self._control.send("beat")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BEAT):
+                    await self._stop.wait()
+
+    def _supervisor_gone(self) -> None:
+        log.error("the supervisor is gone")
+        os._exit(70)  # nobody waits for anything any more, and a half-alive worker would hold the port
+
+    def _open_ports(self, application: Application, prefix: str | None) -> Doorman | None:
+        config = self._config
+        if config.tls is not None and config.listen:
+            self._open_tcp(application, config.listen, config.tls)
+        if self._unix is None or prefix is None:
+            return None
+        folder = config.run_dir / "workers"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        inner = folder / f"{os.getpid()}.sock"
+        inner.unlink(missing_ok=True)
+        application.server.add_insecure_port(f"unix:{inner}")
+        return Doorman(self._unix, inner, prefix, config.max_unix_connections)
+
+    def _open_tcp(self, application: Application, listen: str, tls: TlsPaths) -> None:
+        try:
+            application.server.add_secure_port(listen, _credentials(tls))
+        except RuntimeError as error:  # gRPC's only word for it; the details went to its own log
+            raise ConfigurationError(f"cannot listen on {listen}", hint="is it in use? see server.listen") from error
+
+    def _mend_when_ready(self, keyring: Keyring, device: RemoteDevice) -> None:
+        def changed(health: DeviceHealth) -> None:
+            log.info("backend", backend=device.name, state=health.state.value, message=health.message)
+            if health.state is DeviceState.READY:
+                task = asyncio.get_running_loop().create_task(_mend(keyring, device.name))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+        device.on_health(changed)
+
+
+async def _mend(keyring: Keyring, backend: str) -> None:
+    """Finish, or undo, what a crash left half made. It is tried again at the next READY."""
+    try:
+        await keyring.recover(backend)
+    except HsmsignError as error:
+        log.warning("could not mend what an earlier crash left", backend=backend, error=error.message)
+
+
+def _credentials(tls: TlsPaths) -> grpc.ServerCredentials:
+    def read(path: Path, what: str) -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot read the {what} {path}: {error.strerror}", hint="see [server.tls], or run hsmsign init"
+            ) from error
+
+    pair = (read(tls.key, "server's key"), read(tls.certificate, "server's certificate"))
+    return grpc.ssl_server_credentials([pair], read(tls.client_ca, "client CA"), require_client_auth=True)
+
+
+def main() -> int:
+    """Read the control channel's first line, and serve."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--unix-fd", type=int)
+    arguments = parser.parse_args()
+    control = ChildControl(arguments.control_fd)
+    message = control.receive()
+    if message is None:
+        return 0
+    config: WorkerConfig = from_json(WorkerConfig, message["config"])
+    logs.configure(config.log_level, config.log_format, "worker")
+    harden_process()
+    unix = None
+    if arguments.unix_fd is not None:
+        os.set_inheritable(arguments.unix_fd, False)
+        unix = socket.socket(fileno=arguments.unix_fd)
+
+    async def serve() -> int:
+        return await Worker(config, control, unix).run()
+
+    try:
+        return uvloop.run(serve())
+    except HsmsignError as error:
+        log.error("the worker cannot start", error=error.message, hint=error.hint)
+        control.send("failed", message=error.message, hint=error.hint)
+        return 78
+
+
+if __name__ == "__main__":
+    sys.exit(main())

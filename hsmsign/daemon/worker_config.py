@@ -1,0 +1,44 @@
+"""What a front worker is told: a plain value, so that it needs no configuration library and sees no PIN source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hsmsign.signing.limits import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class TlsPaths:
+    """PEM files of the daemon's side of mutual TLS."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path
+
+
+@dataclass(frozen=True, slots=True)
+class HostAddress:
+    """Where a backend's device host listens."""
+
+    name: str
+    kind: str
+    socket: Path
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """Everything a worker is made from; paths are absolute."""
+
+    store_url: str
+    run_dir: Path
+    hosts: tuple[HostAddress, ...]
+    default_backend: str
+    listen: str
+    """"host:port" with the real port, or empty: no TCP."""
+    tls: TlsPaths | None
+    limits: Limits = field(default_factory=Limits)
+    drain_seconds: float = 10.0
+    max_unix_connections: int = 1024
+    log_level: str = "info"
+    log_format: str = "auto"
