@@ -29,8 +29,6 @@ class Desk:
     devices: Mapping[str, Device]
     cache: ResolvedCache = field(default_factory=ResolvedCache)
     locks: KeyLocks = field(default_factory=KeyLocks)
-    making: set[tuple[str, int]] = field(default_factory=set)
-    """Versions that this process is making now."""
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def device(self, name: str) -> Device:

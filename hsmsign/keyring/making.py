@@ -177,14 +177,11 @@ async def _make(desk: Desk, device: Device, wanted: Wanted, algorithm: KeyAlgori
             raise UnavailableError(f"keys/{wanted.id} is being made by another daemon", retry_after=1.0)
     if row is None:
         return await desk.store.read(lambda connection: load(connection, wanted.id))
-    desk.making.add((row.key, row.number))
     try:
         return await _fill(desk, device, row, algorithm)
     except Exception:
         await _undo(desk, device, row)
         raise
-    finally:
-        desk.making.discard((row.key, row.number))
 
 
 async def _fill(desk: Desk, device: Device, row: VersionRow, algorithm: KeyAlgorithm) -> Key:

@@ -38,12 +38,10 @@ async def recover(desk: Desk, backend: str) -> int:
 
 
 async def _one(desk: Desk, backend: str, row: VersionRow) -> int:
-    if (row.key, row.number) in desk.making:
-        return 0
     async with desk.locks.hold(row.key):
         there = await desk.store.read(lambda connection: queries.version(connection, row.key, row.number))
         if there is None or there.state is not row.state:
-            return 0  # its own request came first
+            return 0  # its own request, for which the lock was waited, has finished it
         device = desk.device(backend)
         if there.state is VersionState.CREATING:
             await making.mend(desk, device, there)

@@ -89,7 +89,7 @@ class FakeDevice:
     before: Callable[[str], None] = lambda call: None
     after: Callable[[str], None] = lambda call: None
     gate: asyncio.Event | None = None
-    """Signatures wait for it."""
+    """Signatures and new keys wait for it."""
     failing: JobFailure | None = None
     """The status and the CKR of every item that is to fail; `index` says which one (-1: all)."""
     orders: list[SignOrder] = field(default_factory=list)
@@ -156,7 +156,8 @@ class FakeDevice:
 
     async def generate(self, algorithm: KeyAlgorithm, object_id: bytes, label: str) -> DeviceKey:
         self._enter("generate")
-        await asyncio.sleep(0)
+        if self.gate is not None:
+            await self.gate.wait()
         thing = self.put(algorithm, object_id, label)
         self.after("generate")
         return self._key(thing)

@@ -7,7 +7,8 @@ import uuid
 
 import pytest
 
-from hsmsign.keyring import Keyring
+from hsmsign.keyring import Keyring, ResolvedKey
+from hsmsign.keyring.cache import ResolvedCache
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.errors import (
     BackendNotFoundError,
@@ -194,13 +195,55 @@ async def test_a_disabled_version_is_disabled_at_once_also_where_it_was_remember
     assert (await keyring.resolve("keys/web-1")).state is VersionState.ENABLED
 
 
-async def test_what_was_read_before_a_change_is_not_remembered_after_it(keyring: Keyring, store: Store) -> None:
+async def test_what_was_read_before_a_change_is_neither_told_nor_remembered_after_it(
+    keyring: Keyring, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await keyring.create("web-1", P256)
+    read, has_read, go_on = store.read, asyncio.Event(), asyncio.Event()
+
+    async def slow(work):
+        found = await read(work)
+        has_read.set()
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(store, "read", slow)
     reading = asyncio.create_task(keyring.resolve("keys/web-1"))
-    await asyncio.sleep(0)
+    await has_read.wait()
+    monkeypatch.setattr(store, "read", read)
     await keyring.update_version("keys/web-1/versions/1", VersionState.DISABLED)
-    await reading
     assert (await keyring.resolve("keys/web-1")).state is VersionState.DISABLED
+    await keyring.update_version("keys/web-1/versions/1", VersionState.ENABLED)
+    await keyring.update_version("keys/web-1/versions/1", VersionState.DISABLED)
+    go_on.set()
+    assert (await reading).state is VersionState.ENABLED
+    assert (await keyring.resolve("keys/web-1")).state is VersionState.DISABLED
+
+
+async def test_many_that_ask_for_one_name_at_once_make_one_read(
+    keyring: Keyring, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await keyring.create("web-1", P256)
+    reads, read = [], store.read
+
+    async def counted(work):
+        reads.append(work)
+        return await read(work)
+
+    monkeypatch.setattr(store, "read", counted)
+    found = await asyncio.gather(*[keyring.resolve("keys/web-1") for _ in range(50)])
+    assert len(reads) == 1
+    assert all(one is found[0] for one in found)
+
+
+def test_the_names_that_were_used_last_are_remembered() -> None:
+    cache = ResolvedCache(2)
+    key = ResolvedKey("n", "soft", b"l", P256, VersionState.ENABLED, b"")
+    for name in ("keys/a", "keys/b"):
+        cache.put(name, key, cache.generation)
+    cache.get("keys/a")
+    cache.put("keys/c", key, cache.generation)
+    assert [cache.get(name) is not None for name in ("keys/a", "keys/b", "keys/c")] == [True, False, True]
 
 
 async def test_a_caller_that_goes_away_while_disabling_does_not_leave_the_version_remembered(keyring: Keyring) -> None:

@@ -20,6 +20,7 @@ from hsmsign.model.errors import (
     KeyNotFoundError,
     ObjectAmbiguousError,
     StoreFullError,
+    StoreUnavailableError,
     VersionStateError,
 )
 from hsmsign.store import Store, VersionState
@@ -192,13 +193,38 @@ async def test_the_same_destruction_again_finishes_it(keyring: Keyring, store: S
     assert await states(store) == ["destroyed"]
 
 
-async def test_mending_leaves_alone_what_is_being_made_now(keyring: Keyring, store: Store, device: FakeDevice) -> None:
-    mended: list[asyncio.Task[int]] = []
-    device.before = lambda call: mended.append(asyncio.create_task(keyring.recover("soft")))
-    await keyring.create("web-1", P256)
-    device.before = lambda call: None
-    assert [await task for task in mended] == [0]
+async def test_mending_leaves_alone_what_is_being_made_now(keyring: Keyring, device: FakeDevice) -> None:
+    await keyring.recover("soft")
+    device.gate, begun = asyncio.Event(), asyncio.Event()
+    device.before = lambda call: begun.set()
+    making = asyncio.create_task(keyring.create("web-1", P256))
+    await begun.wait()
+    mending = asyncio.create_task(keyring.recover("soft"))
+    await asyncio.wait([mending], timeout=0.2)
+    device.gate.set()
+    assert (await making).primary == "keys/web-1/versions/1"
+    assert await mending == 0
     assert len(device.things) == 1
+
+
+async def test_a_commit_that_was_done_but_not_heard_of_does_not_cost_the_key(
+    keyring: Keyring, store: Store, device: FakeDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = store.write
+
+    async def deaf(work):
+        answer = await write(work)
+        if device.things:
+            raise StoreUnavailableError("the connection broke")
+        return answer
+
+    request = str(uuid.uuid4())
+    monkeypatch.setattr(store, "write", deaf)
+    with pytest.raises(StoreUnavailableError):
+        await keyring.create("web-1", P256, request_id=request)
+    monkeypatch.setattr(store, "write", write)
+    assert len(device.things) == 1
+    assert (await keyring.create("web-1", P256, request_id=request)).primary == "keys/web-1/versions/1"
 
 
 async def test_a_device_that_is_away_again_ends_the_mending(keyring: Keyring, store: Store, device: FakeDevice) -> None:
