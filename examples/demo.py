@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -48,23 +49,25 @@ def run(*command: str | Path) -> str:
     return done.stdout.strip()
 
 
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def daemon(folder: Path) -> Iterator[Path]:
     """A daemon on a fresh token; gives the client.toml to reach it by. Ends it at the end."""
     hsmsign_command = [sys.executable, "-m", "hsmsign"]
-    run(*hsmsign_command, "init", folder, "--listen", "127.0.0.1:0")
+    run(*hsmsign_command, "init", folder, "--listen", f"127.0.0.1:{free_port()}")
     say("made a SoftHSM token with random PINs, and a certificate authority and certificates for mutual TLS")
     log = (folder / "daemon.log").open("wb")
     process = subprocess.Popen([*hsmsign_command, "serve", "--config", str(folder / "hsmsign.toml")], stderr=log)
     try:
         endpoints = wait_for_endpoints(folder / "run" / "endpoints.json", process, folder / "daemon.log")
-        client_file = folder / "client.toml"
-        lines = client_file.read_text().splitlines()
-        endpoint = f'endpoint = "dns:///{endpoints["tcp"]}"'
-        text = "\n".join(endpoint if line.startswith("endpoint") else line for line in lines)
-        client_file.write_text(text + "\n")
         say(f"started the daemon (process {process.pid}); it listens on {endpoints['tcp']} with mutual TLS")
-        yield client_file
+        yield folder / "client.toml"
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
@@ -115,6 +118,21 @@ def measure(client: Client) -> None:
     say(f"signed {BATCH:,} digests: {rate:,.0f} a second in batches, {single:,.0f} a second one call at a time")
 
 
+def usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    """What the key of a CA, or of a TLS server, is for (RFC 5280, section 4.2.1.3)."""
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
 def certify(client: Client, folder: Path) -> None:
     """A CA, a request and a leaf, made with cryptography's own builders."""
     ca_key, web_key = client.key("keys/demo-ca"), client.key("keys/demo-web")
@@ -131,12 +149,14 @@ def certify(client: Client, folder: Path) -> None:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(minutes=5))
             .not_valid_after(now + datetime.timedelta(days=days))
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)  # type: ignore[arg-type]
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         )
 
     ca = (
         certificate(ca_name, ca_key.public_key(), 3650)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
+        .add_extension(usage(signs_certificates=True), critical=True)
         .sign(ca_key, hashes.SHA256())
     )
     san = x509.SubjectAlternativeName([x509.DNSName("web.demo.internal")])
@@ -149,6 +169,7 @@ def certify(client: Client, folder: Path) -> None:
     leaf = (
         certificate(request.subject, request.public_key(), 30)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(san, critical=False)
         .sign(ca_key, hashes.SHA256())

@@ -80,21 +80,22 @@ def sign(
 
 @click.command()
 @click.argument("name")
-@click.argument("file", required=False)
-@click.option("--signature", "-s", type=click.Path(path_type=Path), required=True, metavar="SIG")
+@click.argument("paths", nargs=-1, required=True, metavar="[FILE] SIG")
 @_options
 @shared
 @click.pass_context
 def verify(
     context: click.Context,
     name: str,
-    file: str | None,
-    signature: Path,
+    paths: tuple[str, ...],
     digest: str | None,
     scheme: str | None,
     form: str,
 ) -> None:
     """Check the signature SIG of FILE (- is stdin). Exit code 0: valid, 1: not."""
+    if len(paths) > 2:
+        raise click.UsageError("one FILE and one SIG, or --digest HEX and one SIG")
+    file, signature = (paths[0] if len(paths) == 2 else None), Path(paths[-1])
     session = context.ensure_object(Session)
     name = session.name(name)
     value = signature.read_bytes()

@@ -14,7 +14,7 @@ from hsmsign.backends.base import BackendConfig, PinSource, Quirks
 from hsmsign.daemon import schema
 from hsmsign.daemon.worker_config import HostAddress, TlsPaths, WorkerConfig
 from hsmsign.model.errors import ConfigurationError
-from hsmsign.signing.limits import Limits
+from hsmsign.model.limits import Limits
 
 _SQLITE = "sqlite:///"
 

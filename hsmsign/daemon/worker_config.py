@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hsmsign.signing.limits import Limits
+from hsmsign.model.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The way of a signature: resolve, check, admit, sign."""
 
-from hsmsign.signing.limits import Limits
+from hsmsign.model.limits import Limits
 from hsmsign.signing.pipeline import SigningPipeline
 from hsmsign.signing.values import GroupFailure, GroupResult, SignGroup
 

@@ -15,7 +15,7 @@ from hsmsign.model.errors import (
     MessageRequiredError,
     MessageSizeError,
 )
-from hsmsign.signing.limits import Limits
+from hsmsign.model.limits import Limits
 from hsmsign.signing.values import GroupFailure, SignGroup
 
 _HASHES: dict[Scheme, tuple[str, int]] = {s: (s.hash.value, s.hash.size) for s in Scheme if s.hash is not None}

@@ -20,7 +20,7 @@ from hsmsign.model.errors import (
 )
 from hsmsign.signing import inputs as check
 from hsmsign.signing.failures import to_error
-from hsmsign.signing.limits import Limits
+from hsmsign.model.limits import Limits
 from hsmsign.signing.values import GroupFailure, GroupResult, SignGroup
 from hsmsign.signing.verify import Verifier
 from hsmsign.store import VersionState

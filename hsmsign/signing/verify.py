@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa,
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from hsmsign.model.algorithms import Hash, InputKind, Scheme, SignatureFormat
-from hsmsign.signing.limits import Limits
+from hsmsign.model.limits import Limits
 from hsmsign.signing.values import SignGroup
 
 _HASHES: dict[Hash, type[hashes.HashAlgorithm]] = {

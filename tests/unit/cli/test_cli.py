@@ -44,10 +44,10 @@ def test_a_file_is_signed_and_verified(hsmsign, web1, tmp_path, form):
     data, signature = tmp_path / "data", tmp_path / "data.sig"
     data.write_bytes(b"x" * (3 << 20))
     assert hsmsign("sign", web1, data, "--out", signature, "--format", form).code == 0
-    valid = hsmsign("verify", web1, data, "--signature", signature, "--format", form)
+    valid = hsmsign("verify", web1, data, signature, "--format", form)
     assert (valid.code, valid.text) == (0, "valid, keys/web-1/versions/1\n")
     data.write_bytes(b"y")
-    invalid = hsmsign("verify", web1, data, "--signature", signature, "--format", form)
+    invalid = hsmsign("verify", web1, data, signature, "--format", form)
     assert invalid.code == 1
     assert "NOT VALID" in invalid.text
     assert json.loads(hsmsign("verify", web1, data, "-s", signature, "--json").text)["valid"] is False
