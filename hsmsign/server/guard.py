@@ -137,22 +137,14 @@ class Guard:
     ) -> str:
         """Log the call, where such calls are logged. Answers with its id."""
         often = error is None and method in _OFTEN
-        level = logging.DEBUG if often else logging.INFO
-        if often and not self._log.is_enabled_for(level):
+        if often and not self._log.is_enabled_for(logging.DEBUG):
             return ""
         request_id = self._request_id(context)
         said = {} if error is None else {"reason": error.reason, "error": error.message}
-        self._log.log(
-            level,
-            "call",
-            method=method,
-            caller=caller.name if caller else None,
-            peer=context.peer() if caller is None else None,
-            code=code,
-            ms=round((time.perf_counter() - started) * 1000, 3),
-            request_id=request_id,
-            **said,
-        )
+        who = {"caller": caller.name} if caller is not None else {"peer": context.peer()}
+        level = logging.DEBUG if often else logging.ERROR if code == "INTERNAL" else logging.INFO
+        ms = round((time.perf_counter() - started) * 1000, 3)
+        self._log.log(level, "call", method=method, code=code, ms=ms, request_id=request_id, **who, **said)
         return request_id
 
     def _request_id(self, context: Context) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 from typing import Any
 
@@ -18,6 +20,12 @@ WRITING = "hsmsign_writing"
 _BUSY_TIMEOUT_MS = 5_000
 _SQLITE_FULL = frozenset({sqlite3.SQLITE_FULL})
 _SQLITE_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_OPTIONS: dict[str, dict[str, Any]] = {
+    # Several daemons may share it: two changes that cross must not both believe what they read.
+    "postgresql": {"isolation_level": "SERIALIZABLE", "pool_pre_ping": True},
+}
+_CROSSED = frozenset({"40001", "40P01"})
+"""PostgreSQL: serialization_failure, deadlock_detected."""
 _EXAMPLE = "for example sqlite:////var/lib/hsmsign/store.db or postgresql+psycopg://user@host/hsmsign"
 
 
@@ -25,7 +33,7 @@ def connect(url: str) -> Engine:
     """An engine for `url`; nothing is opened yet. Raises ConfigurationError."""
     try:
         parsed = make_url(url)
-        engine = sa.create_engine(parsed, pool_pre_ping=not parsed.drivername.startswith("sqlite"))
+        engine = sa.create_engine(parsed, **_OPTIONS.get(parsed.get_backend_name(), {}))
     except (ArgumentError, NoSuchModuleError) as error:
         raise ConfigurationError("the store's URL cannot be read", hint=_EXAMPLE) from error
     except ImportError as error:
@@ -33,10 +41,18 @@ def connect(url: str) -> Engine:
             f"the store's URL wants a driver that is not installed: {error.name}", hint="pip install psycopg[binary]"
         ) from error
     if engine.dialect.name == "sqlite":
+        _keep_private(parsed)
         _tame_sqlite(engine)
     elif engine.dialect.name != "postgresql":
         raise ConfigurationError(f"no store can be kept in {engine.dialect.name}", hint=_EXAMPLE)
     return engine
+
+
+def _keep_private(url: URL) -> None:
+    """Make the file, so that only its owner may read it; SQLite gives the files beside it the same mode."""
+    if url.database and url.database != ":memory:" and not url.database.startswith("file:"):
+        with contextlib.suppress(OSError):  # SQLite says it better
+            os.close(os.open(url.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def _tame_sqlite(engine: Engine) -> None:
@@ -71,7 +87,7 @@ def translate(error: DBAPIError, url: URL) -> HsmsignError:
             hint="make room on that disk, then send the same request again; signatures go on meanwhile",
             retry_after=30.0,
         )
-    if isinstance(error, IntegrityError):
+    if isinstance(error, IntegrityError) or getattr(cause, "sqlstate", None) in _CROSSED:
         # two daemons did it at once, and the database let one of them win: the next try sees what the other did
         return StoreUnavailableError("another request changed the same thing at the same time", retry_after=0.1)
     if code in _SQLITE_DAMAGED:

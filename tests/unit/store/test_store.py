@@ -139,6 +139,15 @@ async def test_every_commit_is_on_the_disk_and_foreign_keys_hold(store: Store) -
     assert await store.read(pragma("foreign_keys")) == 1
 
 
+async def test_only_its_owner_reads_the_files(store: Store, path: Path) -> None:
+    await put(store)
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in path.parent.glob("store.db*")} == {
+        "store.db": "0o600",
+        "store.db-shm": "0o600",
+        "store.db-wal": "0o600",
+    }
+
+
 async def test_two_versions_cannot_stand_for_one_object(store: Store) -> None:
     await put(store)
     other = VersionRow("web-1", 2, VersionState.ENABLED, Protection.HSM, 5, holds="soft/1")
