@@ -17,12 +17,13 @@ from tests.support.fake_device import FakeDevice
 
 @dataclass
 class Daemon:
-    """A server on a port of the loopback, and a channel to it."""
+    """A server on a port of the loopback and on a Unix socket, and a channel to it."""
 
     app: Application
     keyring: Keyring
     device: FakeDevice
     target: str
+    unix: str
     channel: grpc.aio.Channel
 
     def __post_init__(self) -> None:
@@ -62,10 +63,12 @@ async def daemon(tmp_path, device: FakeDevice, limits: Limits, identify) -> Asyn
         identify=identify,
     )
     port = app.server.add_insecure_port("127.0.0.1:0")
+    unix = f"unix://{tmp_path}/d.sock"
+    app.server.add_insecure_port(unix)
     await app.server.start()
     app.set_serving(True)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Daemon(app, keyring, device, f"127.0.0.1:{port}", channel)
+        yield Daemon(app, keyring, device, f"127.0.0.1:{port}", unix, channel)
     await app.stop(0)
     await keyring.close()
     store.close()
