@@ -17,6 +17,7 @@ class BuildPy(build_py):
     """Generates `hsmsign/v1` from `protos/` before the Python files are gathered."""
 
     def run(self) -> None:
+        """Generate, then gather."""
         # google.rpc.Status is imported by our protos; its source travels with googleapis-common-protos
         include = Path(str(files("google.rpc").joinpath("status.proto"))).parents[2]
         protos = sorted((ROOT / "protos").rglob("*.proto"))

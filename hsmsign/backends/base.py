@@ -31,8 +31,8 @@ class PinSource:
 class Quirks:
     """What some modules do differently. The defaults are the standard's behaviour."""
 
-    exclusive_management: bool = False
-    """Keep signatures out while a key is made or destroyed."""
+    exclusive_management: str = "nothing"
+    """What is kept out while a key is made or destroyed: "nothing", "lookups" of keys, or "all" signatures too."""
     unusable_mechanisms: tuple[str, ...] = ()
     """`CKM_…` names that the module lists but cannot do."""
     eddsa_curve_as_name: bool = False

@@ -75,6 +75,7 @@ class Pkcs11Backend:
         self._prepare = prepare
         self._present = present
         self._sessions = config.sessions or os.cpu_count() or 1
+        self._exclusion = native.Exclusion[config.quirks.exclusive_management.upper()]
         self._health = DeviceHealth(DeviceState.STARTING, "the device is being opened")
         self._library: Any = None
         self._token: Any = None
@@ -231,7 +232,7 @@ class Pkcs11Backend:
             self._pool_slot = slot_id
 
     def _new_pool(self, slot_id: int) -> native.SigningPool:
-        return native.SigningPool(slot_id, self._sessions, _QUEUED_BYTES, self._config.quirks.exclusive_management)
+        return native.SigningPool(slot_id, self._sessions, _QUEUED_BYTES, self._exclusion)
 
     def _log_in(self) -> None:
         self._drop_session()
@@ -371,7 +372,7 @@ class Pkcs11Backend:
 
     @contextlib.contextmanager
     def _signatures_kept_out(self) -> Iterator[None]:
-        if not self._config.quirks.exclusive_management or self._pool is None:
+        if self._exclusion is native.Exclusion.NOTHING or self._pool is None:
             yield
             return
         with self._pool.managing():

@@ -16,10 +16,12 @@ from hsmsign.softhsm.provision import conf_text
 def soft_hsm(config: BackendConfig, *, pin_refused: bool = False) -> Pkcs11Backend:
     """The device for `config`, on SoftHSM.
 
-    SoftHSM is upset by keys that are made while it signs, so that the two are kept apart. It looks for
-    tokens once, when it is loaded: it is not loaded before the token's folder has one.
+    SoftHSM is upset by keys that are made while another session looks for keys, so that the two are kept
+    apart; signatures with keys that were found go on. It looks for tokens once, when it is loaded: it is
+    not loaded before the token's folder has one.
     """
-    quirks = dataclasses.replace(config.quirks, exclusive_management=True)
+    wanted = config.quirks.exclusive_management
+    quirks = dataclasses.replace(config.quirks, exclusive_management="lookups" if wanted == "nothing" else wanted)
     shelf = Shelf(config.token_dir) if config.token_dir is not None else None
     return Pkcs11Backend(
         dataclasses.replace(config, quirks=quirks),

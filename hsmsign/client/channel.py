@@ -34,7 +34,9 @@ _SERVICE_CONFIG = {
                 "initialBackoff": "0.1s",
                 "maxBackoff": "1.5s",
                 "backoffMultiplier": 3,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                # CANCELLED: a gRPC server that stops says this to calls that reach it in the last moment; a
+                # call that the caller itself cancelled is over and not repeated
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ]

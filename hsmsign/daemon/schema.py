@@ -87,7 +87,7 @@ class Pin(Table):
 class QuirksTable(Table):
     """[backends.NAME.quirks]"""
 
-    exclusive_management: bool = False
+    exclusive_management: Literal["nothing", "lookups", "all"] = "nothing"
     unusable_mechanisms: tuple[str, ...] = ()
     eddsa_curve_as_name: bool = False
     login_as: Literal["user", "none"] = "user"

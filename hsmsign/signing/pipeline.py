@@ -18,9 +18,9 @@ from hsmsign.model.errors import (
     QueueFullError,
     VersionStateError,
 )
+from hsmsign.model.limits import Limits
 from hsmsign.signing import inputs as check
 from hsmsign.signing.failures import to_error
-from hsmsign.model.limits import Limits
 from hsmsign.signing.values import GroupFailure, GroupResult, SignGroup
 from hsmsign.signing.verify import Verifier
 from hsmsign.store import VersionState

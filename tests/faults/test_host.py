@@ -157,7 +157,8 @@ def test_a_hanging_signature_ends_the_host(host: Start, faults: Faults) -> None:
     device.wait_for_state("READY")
     key = device.generate(KeyAlgorithm.EC_P256)
     faults.set("C_Sign hang after=5")
-    device.signing().send(key.locator, P256, [b"m"] * 10)
+    connection = device.signing()  # a connection that is closed takes its orders with it
+    connection.send(key.locator, P256, [b"m"] * 10)
     assert device.ended() == 75
 
 

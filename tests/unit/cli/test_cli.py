@@ -50,7 +50,7 @@ def test_a_file_is_signed_and_verified(hsmsign, web1, tmp_path, form):
     invalid = hsmsign("verify", web1, data, signature, "--format", form)
     assert invalid.code == 1
     assert "NOT VALID" in invalid.text
-    assert json.loads(hsmsign("verify", web1, data, "-s", signature, "--json").text)["valid"] is False
+    assert json.loads(hsmsign("verify", web1, data, signature, "--json").text)["valid"] is False
 
 
 def test_openssl_accepts_a_signature_of_the_command(hsmsign, web1, tmp_path):
@@ -72,7 +72,7 @@ def test_a_digest_may_be_given_instead_of_a_file(hsmsign, web1, tmp_path):
     answer = json.loads(hsmsign("sign", web1, "--digest", digest, "--json").text)
     (tmp_path / "sig").write_bytes(base64.b64decode(answer["signature"]))
     (tmp_path / "data").write_bytes(b"hello")
-    assert hsmsign("verify", web1, tmp_path / "data", "-s", tmp_path / "sig").code == 0
+    assert hsmsign("verify", web1, tmp_path / "data", tmp_path / "sig").code == 0
     short = hsmsign("sign", web1, "--digest", "abcd", "--out", tmp_path / "sig")
     assert (short.code, "32 bytes" in short.err) == (65, True)
     assert hsmsign("sign", web1, "--digest", "xyz", "--out", tmp_path / "sig").code == 65
@@ -83,7 +83,7 @@ def test_ed25519_signs_the_message_and_says_its_limit(hsmsign, state, tmp_path):
     data = tmp_path / "data"
     data.write_bytes(b"hello")
     assert hsmsign("sign", "e", data, "--out", tmp_path / "sig").code == 0
-    assert hsmsign("verify", "e", data, "-s", tmp_path / "sig").code == 0
+    assert hsmsign("verify", "e", data, tmp_path / "sig").code == 0
     data.write_bytes(bytes((1 << 20) + 1))
     large = hsmsign("sign", "e", data, "--out", tmp_path / "sig2")
     assert (large.code, "1 MiB" in large.err) == (65, True)
@@ -97,7 +97,7 @@ def test_an_rsa_key_wants_a_scheme_and_the_error_lists_them(hsmsign, state, tmp_
     assert (missing.code, "RSA_PSS_SHA256" in missing.err) == (65, True)
     words = ("--scheme", "rsa-pss-sha384")
     assert hsmsign("sign", "r", tmp_path / "data", "-o", tmp_path / "sig", *words).code == 0
-    assert hsmsign("verify", "r", tmp_path / "data", "-s", tmp_path / "sig", *words).code == 0
+    assert hsmsign("verify", "r", tmp_path / "data", tmp_path / "sig", *words).code == 0
 
 
 @pytest.mark.parametrize(("algorithm", "more"), [("ecdsa-p384", ()), ("rsa-2048", ("--pss",)), ("ed25519", ())])
@@ -172,7 +172,7 @@ def test_an_unknown_key_is_answered_with_its_neighbour(hsmsign, web1):
         (("key", "show", "Bad Name"), 65),
         (("sign", "web-1"), 64),
         (("sign", "web-1", "/no/such/file", "--out", "/dev/null"), 66),
-        (("verify", "web-1", "/dev/null", "-s", "/no/such/file"), 66),
+        (("verify", "web-1", "/dev/null", "/no/such/file"), 66),
         (("key", "public", "web-1", "--out", "/no/such/folder/x"), 73),
         (("--client", "/no/such/client.toml", "key", "list"), 78),
         (("key", "create", "web-1", "-a", "ed25519"), 65),
