@@ -15,7 +15,6 @@ import structlog
 from sqlalchemy import Connection
 
 from hsmsign.devices.base import Device
-from hsmsign.keyring.checks import same_etag
 from hsmsign.keyring.desk import Desk, established, holds, load, now
 from hsmsign.keyring.values import Key, version_name
 from hsmsign.model import locators
@@ -71,12 +70,12 @@ async def create(desk: Desk, wanted: NewKey) -> Key:
     return await _make(desk, device, wanted, wanted.algorithm, lambda c: _reserve_key(c, wanted, protection))
 
 
-async def rotate(desk: Desk, wanted: Wanted, etag: str = "") -> Key:
+async def rotate(desk: Desk, wanted: Wanted) -> Key:
     """Make a new version of a key, which becomes the primary one."""
     key = await desk.store.read(lambda connection: established(connection, wanted.id))
     device = desk.device(key.backend)
     protection = ready(device, key.algorithm)
-    return await _make(desk, device, wanted, key.algorithm, lambda c: _reserve_version(c, wanted, protection, etag))
+    return await _make(desk, device, wanted, key.algorithm, lambda c: _reserve_version(c, wanted, protection))
 
 
 def ready(device: Device, algorithm: KeyAlgorithm | None) -> Protection:
@@ -144,13 +143,11 @@ def _reserve_key(connection: Connection, wanted: NewKey, protection: Protection)
     return _reserve(connection, wanted, 1, protection, at)
 
 
-def _reserve_version(
-    connection: Connection, wanted: Wanted, protection: Protection, etag: str
-) -> VersionRow | Rest | None:
+def _reserve_version(connection: Connection, wanted: Wanted, protection: Protection) -> VersionRow | Rest | None:
     before = repeated(connection, wanted)
     if before is not None:
         return Rest(before) if before.state is VersionState.CREATING else None
-    same_etag(established(connection, wanted.id), etag)
+    established(connection, wanted.id)
     rows = queries.versions_of(connection, wanted.id)
     if all(row.state in GONE for row in rows if row.state is not VersionState.CREATING):
         raise FailedPreconditionError(

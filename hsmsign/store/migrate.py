@@ -9,21 +9,40 @@ from sqlalchemy import Connection
 
 from hsmsign.model.errors import ConfigurationError
 from hsmsign.store import migrations
+from hsmsign.store.tables import metadata
 
 _LOCK = 0x68736D7369676E
 """Of PostgreSQL: one daemon migrates at a time."""
 
 
 def upgrade(connection: Connection) -> None:
-    """Run, in the transaction that `connection` has begun, the steps that are missing.
+    """Bring the tables up to date, in the transaction that `connection` has begun.
 
-    Raises ConfigurationError where the database was made by a newer program.
+    Raises ConfigurationError where the database was made by a newer program, or is another program's.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     current = revision(connection)
-    if current != migrations.HEAD:
-        _run(connection, current)
+    if current is None:
+        create(connection)
+    elif current != migrations.HEAD:
+        step_up(connection, current)
+
+
+def create(connection: Connection) -> None:
+    """Make all tables of an empty database as they are now: there is nothing to migrate, and the tool for
+    that is not small."""
+    inspector = sa.inspect(connection)
+    foreign = [name for name in metadata.tables if inspector.has_table(name)]
+    if foreign:
+        raise ConfigurationError(
+            f"the store's database has a table {foreign[0]!r} that is not of this program",
+            hint="give hsmsign a database, or a file, of its own",
+        )
+    metadata.create_all(connection)
+    stamp = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
+    stamp.create(connection)
+    connection.execute(stamp.insert().values(version_num=migrations.HEAD))
 
 
 def revision(connection: Connection) -> str | None:
@@ -33,7 +52,8 @@ def revision(connection: Connection) -> str | None:
     return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def _run(connection: Connection, current: str | None) -> None:
+def step_up(connection: Connection, current: str | None) -> None:
+    """Run the steps that are missing, one after the other."""
     # imported here: most starts need none of it, and it is not small
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext

@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceFacts, Protection
 from hsmsign.model.errors import ConfigurationError, StoreFullError, StoreUnavailableError
-from hsmsign.store import KeyRow, Store, VersionRow, VersionState, migrations, queries
+from hsmsign.store import KeyRow, Store, VersionRow, VersionState, migrate, migrations, queries
 from hsmsign.store.rows import RequestRow
 from hsmsign.store.tables import metadata
 
@@ -64,12 +64,48 @@ async def put(store: Store, key: KeyRow = KEY, version: VersionRow | None = VERS
     await store.write(work)
 
 
-def test_the_tables_are_what_the_migrations_make(path: Path) -> None:
-    Store.open(url(path)).close()
+def migrated(path: Path) -> sa.Engine:
+    """A database that went through every step there ever was."""
     engine = sa.create_engine(url(path))
-    with engine.connect() as connection:
+    with engine.begin() as connection:
+        migrate.step_up(connection, None)
+    return engine
+
+
+def test_the_tables_are_what_the_migrations_make(path: Path) -> None:
+    with migrated(path).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, metadata) == []
+
+
+def test_a_new_database_is_as_one_that_went_through_every_step(tmp_path: Path) -> None:
+    migrated(tmp_path / "old.db").dispose()
+    Store.open(url(tmp_path / "new.db")).close()
+
+    def shape(file: Path) -> dict[str, object]:
+        inspector = sa.inspect(sa.create_engine(url(file)))
+        return {
+            name: (
+                [(c["name"], str(c["type"]), c["nullable"]) for c in inspector.get_columns(name)],
+                inspector.get_pk_constraint(name)["constrained_columns"],
+                sorted(map(str, inspector.get_indexes(name))),
+                sorted(map(str, inspector.get_foreign_keys(name))),
+                sorted(map(str, inspector.get_unique_constraints(name))),
+            )
+            for name in inspector.get_table_names()
+        }
+
+    assert shape(tmp_path / "new.db") == shape(tmp_path / "old.db")
+    Store.open(url(tmp_path / "old.db")).close()
+
+
+def test_a_database_of_another_program_is_refused_and_left_alone(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE keys (other INTEGER)")
+    with pytest.raises(ConfigurationError, match="not of this program"):
+        Store.open(url(path))
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("keys",)]
 
 
 def test_the_newest_migration_is_the_one_that_the_program_thinks_is() -> None:
@@ -88,8 +124,10 @@ def test_a_database_of_a_newer_program_is_refused_and_left_alone(path: Path) -> 
         assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
 
 
-def test_a_start_without_migrations_does_not_load_the_tool_for_them(path: Path) -> None:
-    Store.open(url(path)).close()
+@pytest.mark.parametrize("new", [True, False])
+def test_a_start_without_migrations_does_not_load_the_tool_for_them(path: Path, new: bool) -> None:
+    if not new:
+        Store.open(url(path)).close()
     program = "import sys; from hsmsign.store import Store; Store.open({!r}).close(); print('alembic' in sys.modules)"
     code = program.format(url(path))
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
