@@ -13,12 +13,12 @@ _PATH_MAX = 107
 
 
 def open_connection(path: Path, kind: int) -> socket.socket:
-    """Connect to a host and say what for. Gives a blocking socket. Raises OSError.
+    """Connect to a host and say what for. Gives a non-blocking socket. Raises OSError.
 
-    The supervisor listens for the host, so that this succeeds while a host is being replaced; the hello
-    then waits in the socket.
+    Never waits: a listening queue that is full is an error like any other. The supervisor listens for the
+    host, so that this succeeds while a host is being replaced; the hello then waits in the socket.
     """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         _connect(connection, path)
         connection.sendall(hello(kind))

@@ -189,7 +189,6 @@ class RemoteDevice:
             wait = _FIRST_WAIT
 
     def _attach(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
         self._socket = connection
         self._loop.add_reader(connection.fileno(), self._readable)
         try:
@@ -206,8 +205,9 @@ class RemoteDevice:
             self._look.clear()
             try:
                 await self._set_health(from_json(DeviceHealth, await self._manage.ask("health")))
-            except HsmsignError as error:
-                await self._set_health(DeviceHealth(DeviceState.STARTING, error.message, error.hint))
+            except (HsmsignError, ValueError, TypeError, KeyError) as error:  # the last three: an answer in no form
+                said = error if isinstance(error, HsmsignError) else DeviceUnavailableError("the device host babbles")
+                await self._set_health(DeviceHealth(DeviceState.STARTING, said.message, said.hint))
                 await asyncio.sleep(_FIRST_WAIT * 5)
                 continue
             with contextlib.suppress(TimeoutError):

@@ -58,6 +58,8 @@ def from_json(wanted: Any, value: Any) -> Any:
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (typing.Union, types.UnionType):
         return None if value is None else from_json(next(a for a in arguments if a is not types.NoneType), value)
+    if origin is tuple and Ellipsis not in arguments:
+        return tuple(from_json(one, item) for one, item in zip(arguments, _expect(list, value), strict=True))
     if origin in (tuple, list):
         return origin(from_json(arguments[0], item) for item in _expect(list, value))
     if origin is dict:

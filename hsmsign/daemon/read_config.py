@@ -1,0 +1,133 @@
+"""Reads hsmsign.toml, checks it whole, and turns it into plain values with absolute paths.
+
+    python -m hsmsign.daemon.read_config FILE
+
+prints {"ok": Config} or {"error": ...} as JSON.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from hsmsign.backends.base import BackendConfig, PinSource, Quirks
+from hsmsign.daemon import schema
+from hsmsign.daemon.config import Config
+from hsmsign.daemon.worker_config import TlsPaths
+from hsmsign.model.errors import ConfigurationError
+from hsmsign.model.hostwire import error_to_json, to_json
+from hsmsign.model.limits import Limits
+
+_SQLITE = "sqlite:///"
+
+
+def read(path: Path) -> Config:
+    """Read a configuration file. Raises ConfigurationError with everything that is wrong with it."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read {path}: {error.strerror}", hint="make one with: hsmsign init DIR"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+    try:
+        file = schema.File.model_validate(values)
+    except ValidationError as error:
+        problems = [_explain(problem) for problem in error.errors()]
+        raise ConfigurationError(f"{path}: " + "; ".join(problems), hint="see docs/configuration.md") from None
+    return _resolve(file, path.absolute().parent)
+
+
+def _explain(problem: Any) -> str:
+    """One problem in words, with the nearest known name for a key that is unknown."""
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        return f"unknown key {place!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    # the value itself is not shown: it may be a PIN in the wrong place
+    return f"{place}: {message}" if place else message
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    table: type[BaseModel] = schema.File
+    for part in location:
+        if table is schema.File and part == "backends":
+            table = schema.BackendTable
+        elif str(part) in table.model_fields:
+            annotation = table.model_fields[str(part)].annotation
+            candidates = [annotation, *get_args(annotation)]
+            table = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), table)
+    return list(table.model_fields)
+
+
+def _resolve(file: schema.File, base: Path) -> Config:
+    server = file.server
+    listen = None
+    if server.listen:
+        host, _, port = server.listen.rpartition(":")
+        listen = (host.strip("[]"), int(port))
+        if listen[1] > 65535:
+            raise ConfigurationError(f"server.listen: there is no port {port}", hint="at most 65535")
+    if listen is None and not server.unix_socket:
+        raise ConfigurationError("the daemon listens nowhere", hint="set server.listen, server.unix_socket or both")
+    backends = tuple(_backend(name, table, base) for name, table in file.backends.items())
+    chosen = [name for name, table in file.backends.items() if table.default] or [backends[0].name]
+    return Config(
+        listen=listen,
+        unix_socket=base / server.unix_socket if server.unix_socket else None,
+        unix_group=server.unix_group,
+        tls=TlsPaths(base / server.tls.certificate, base / server.tls.key, base / server.tls.client_ca),
+        limits=Limits(**server.limits.model_dump()),
+        store_url=_store_url(file.store.url, base),
+        state_dir=base / file.daemon.state_dir,
+        run_dir=base / file.daemon.run_dir,
+        drain_seconds=file.daemon.drain_seconds,
+        heartbeat_seconds=file.daemon.heartbeat_seconds,
+        log_level=file.log.level,
+        log_format=file.log.format,
+        backends=backends,
+        default_backend=chosen[0],
+    )
+
+
+def _store_url(url: str, base: Path) -> str:
+    path = url.removeprefix(_SQLITE)
+    if path == url or path.startswith("/"):
+        return url
+    return f"{_SQLITE}{base / path}"
+
+
+def _backend(name: str, table: schema.BackendTable, base: Path) -> BackendConfig:
+    pin = table.pin
+    source = None
+    if pin is not None:
+        source = PinSource(base / pin.file if pin.file is not None else None, pin.env, pin.credential)
+    return BackendConfig(
+        name=name,
+        kind=table.kind,
+        module=base / table.module,
+        token_label=table.token_label,
+        token_serial=table.token_serial,
+        pin=source,
+        sessions=table.sessions,
+        hang_after=table.hang_after,
+        manage_timeout=table.manage_timeout,
+        quirks=Quirks(**table.quirks.model_dump()),
+        token_dir=base / table.token_dir if table.token_dir is not None else None,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps({"ok": to_json(read(Path(sys.argv[1])))}))
+    except ConfigurationError as error:
+        print(json.dumps({"error": error_to_json(error)}))
