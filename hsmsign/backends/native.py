@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import hsmsign._native._host as _host
-from hsmsign.backends.ckr import name
+from hsmsign.model.ckr import name
 from hsmsign.model.device import JobStatus
 from hsmsign.model.errors import DeviceError, DeviceUnavailableError, HsmsignError
 

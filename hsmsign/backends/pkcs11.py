@@ -19,11 +19,12 @@ from pkcs11.exceptions import PKCS11Error, UserAlreadyLoggedIn
 
 from hsmsign.backends import native, objects
 from hsmsign.backends.base import BackendConfig, ObjectQuery
-from hsmsign.backends.ckr import CORRECT_PIN, LOST, UNLOCK, name, name_of_error, to_error
+from hsmsign.backends.ckr import CORRECT_PIN, LOST, UNLOCK, name_of_error, to_error
 from hsmsign.backends.keys import KeyCabinet
 from hsmsign.backends.pin import read_pin
 from hsmsign.backends.token import find_token, fits, info_of, serial_of, uri_of
 from hsmsign.model.algorithms import KeyAlgorithm
+from hsmsign.model.ckr import name
 from hsmsign.model.device import DeviceHealth, DeviceInfo, DeviceKey, DeviceState, JobStatus, Protection
 from hsmsign.model.errors import (
     CapabilityMissingError,

@@ -168,7 +168,8 @@ class WorkerKeeper:
 
         Gives what it said where it cannot start: then nothing has changed.
         """
-        child = self._spawn(config, environment)
+        # a worker that is still there may be making a key, which looks like what a crash leaves
+        child = self._spawn(replace(config, mend=self.current is None), environment)
         run = asyncio.get_running_loop().create_task(child.run())
         ready = asyncio.get_running_loop().create_task(child.ready.wait())
         await asyncio.wait([run, ready], return_when=asyncio.FIRST_COMPLETED)
@@ -203,7 +204,7 @@ class WorkerKeeper:
             await asyncio.sleep(backoff.after(time.monotonic() - child.started))
             if child is not self.current or self._stopping:
                 return
-            child = self.current = self._spawn(config, environment)
+            child = self.current = self._spawn(replace(config, mend=not self._retiring), environment)
             child.on_event = lambda event: self._changed() if event.get("event") == "ready" else None
             run = asyncio.get_running_loop().create_task(child.run())
 

@@ -62,9 +62,9 @@ class Worker:
             host.name: await RemoteDevice.open(host.name, host.kind, host.socket, max_jobs=config.limits.max_in_flight)
             for host in config.hosts
         }
-        keyring = Keyring(store, devices, config.default_backend)
+        keyring = Keyring(store, devices, config.default_backend, mended=() if config.mend else devices)
         for device in devices.values():
-            self._mend_when_ready(keyring, device)
+            self._follow(keyring, device)
         prefix = f"hsmsign/{secrets.token_hex(8)}" if self._unix is not None else None
         application = build(
             keyring=keyring,
@@ -84,6 +84,7 @@ class Worker:
         if doorman is not None:
             doorman.close_door()
         await application.stop(config.drain_seconds)
+        await keyring.close()
         for device in devices.values():
             await device.close()
         await asyncio.to_thread(store.close)
@@ -119,10 +120,10 @@ class Worker:
         except RuntimeError as error:  # gRPC's only word for it; the details went to its own log
             raise ConfigurationError(f"cannot listen on {listen}", hint="is it in use? see server.listen") from error
 
-    def _mend_when_ready(self, keyring: Keyring, device: RemoteDevice) -> None:
+    def _follow(self, keyring: Keyring, device: RemoteDevice) -> None:
         def changed(health: DeviceHealth) -> None:
             log.info("backend", backend=device.name, state=health.state.value, message=health.message)
-            if health.state is DeviceState.READY:
+            if health.state is DeviceState.READY and self._config.mend:
                 task = asyncio.get_running_loop().create_task(_mend(keyring, device.name))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)

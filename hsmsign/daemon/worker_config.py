@@ -40,5 +40,7 @@ class WorkerConfig:
     limits: Limits = field(default_factory=Limits)
     drain_seconds: float = 10.0
     max_unix_connections: int = 1024
+    mend: bool = True
+    """Whether what an earlier crash left half made is mended; not while another worker is still making keys."""
     log_level: str = "info"
     log_format: str = "auto"

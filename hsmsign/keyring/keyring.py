@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -27,10 +27,14 @@ class Keyring:
     `hsmsign.model.errors`; a name outside the grammar is ResourceNameError everywhere.
     """
 
-    def __init__(self, store: Store, devices: Mapping[str, Device], default_backend: str) -> None:
+    def __init__(
+        self, store: Store, devices: Mapping[str, Device], default_backend: str, *, mended: Iterable[str] = ()
+    ) -> None:
+        """`mended` names backends on which nothing can have been left half made, or is still being made by
+        another process: they are not mended before their first change here."""
         self._desk = Desk(store, devices)
         self._default = default_backend
-        self._recovered: set[str] = set()
+        self._recovered: set[str] = set(mended)
         self._loading: dict[tuple[str, int], asyncio.Task[ResolvedKey]] = {}
         self.cached = self._desk.cache.get
         """What a name stands for, where it was asked for before; None: ask `resolve`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_NAMES: dict[int, str] = {
+NAMES: dict[int, str] = {
     0x0: "CKR_OK",
     0x1: "CKR_CANCEL",
     0x2: "CKR_HOST_MEMORY",
@@ -111,8 +111,8 @@ _NAMES: dict[int, str] = {
 
 def name(number: int) -> str:
     """The name of a CK_RV: `CKR_PIN_INCORRECT`; `CKR_VENDOR_DEFINED+0x…` or `CKR_0x…` where there is none."""
-    if number in _NAMES:
-        return _NAMES[number]
+    if number in NAMES:
+        return NAMES[number]
     if number >= 0x80000000:
         return f"CKR_VENDOR_DEFINED+0x{number - 0x80000000:x}"
     return f"CKR_0x{number:x}"

@@ -6,6 +6,7 @@ import pytest
 
 from hsmsign.backends import ckr
 from hsmsign.model import errors
+from hsmsign.model.ckr import name
 
 HEADER = Path(__file__).resolve().parents[3] / "native" / "third_party" / "pkcs11.h"
 
@@ -14,12 +15,12 @@ def test_names_are_those_of_the_standards_header() -> None:
     defined = re.findall(r"^#define (CKR_\w+)\s+\((0x[0-9a-f]+|\d+)UL\)", HEADER.read_text(), re.M | re.I)
     assert len(defined) > 80
     for name, number in defined:
-        assert ckr.name(int(number, 0)) == name
+        assert name(int(number, 0)) == name
 
 
 def test_numbers_without_a_name_are_shown_as_numbers() -> None:
-    assert ckr.name(0x80000005) == "CKR_VENDOR_DEFINED+0x5"
-    assert ckr.name(0x7777) == "CKR_0x7777"
+    assert name(0x80000005) == "CKR_VENDOR_DEFINED+0x5"
+    assert name(0x7777) == "CKR_0x7777"
 
 
 @pytest.mark.parametrize(
