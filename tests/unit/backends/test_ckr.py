@@ -14,8 +14,8 @@ HEADER = Path(__file__).resolve().parents[3] / "native" / "third_party" / "pkcs1
 def test_names_are_those_of_the_standards_header() -> None:
     defined = re.findall(r"^#define (CKR_\w+)\s+\((0x[0-9a-f]+|\d+)UL\)", HEADER.read_text(), re.M | re.I)
     assert len(defined) > 80
-    for name, number in defined:
-        assert name(int(number, 0)) == name
+    for spelt, number in defined:
+        assert name(int(number, 0)) == spelt
 
 
 def test_numbers_without_a_name_are_shown_as_numbers() -> None:
