@@ -11,17 +11,12 @@ from typing import Any
 
 from hsmsign.devices.base import Lookup
 from hsmsign.devices.connection import open_connection
+from hsmsign.devices.health import refusal
 from hsmsign.devices.link import Link, LinkLost
 from hsmsign.devices.manage import HostLost, ManageClient
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceHealth, DeviceInfo, DeviceKey, DeviceState, SignOrder, SignOutcome
-from hsmsign.model.errors import (
-    DeviceUnavailableError,
-    HsmsignError,
-    PinLockedError,
-    PinRefusedError,
-    TokenNotPresentError,
-)
+from hsmsign.model.errors import DeviceUnavailableError, HsmsignError
 from hsmsign.model.hostwire import HELLO_SIGN, from_json
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.01, 0.5
@@ -29,12 +24,6 @@ _HEALTH_PERIOD = 1.0
 _ATTEMPTS = 3
 """How many hosts a management call may outlive."""
 _WAITING = frozenset({DeviceState.STARTING, DeviceState.HEALING})
-_REFUSALS: dict[DeviceState, type[HsmsignError]] = {
-    DeviceState.TOKEN_NOT_PRESENT: TokenNotPresentError,
-    DeviceState.PIN_REFUSED: PinRefusedError,
-    DeviceState.PIN_LOCKED: PinLockedError,
-    DeviceState.BROKEN: DeviceUnavailableError,
-}
 
 HealthListener = Callable[[DeviceHealth], None]
 
@@ -229,14 +218,9 @@ class RemoteDevice:
         """Wait while the device is being brought (back); raise what it is if it is not usable."""
         async with self._ready:
             await self._ready.wait_for(lambda: self._health.state not in _WAITING)
-        refusal = _REFUSALS.get(self._health.state)
-        if refusal is not None:
-            raise refusal(
-                self._health.message,
-                hint=self._health.hint,
-                metadata={"backend": self._name} | ({"ckr": self._health.ckr} if self._health.ckr else {}),
-                retry_after=1.0 if refusal.code == "UNAVAILABLE" else None,
-            )
+        error = refusal(self._name, self._health)
+        if error is not None:
+            raise error
 
     # ---- management ----
 

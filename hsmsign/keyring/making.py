@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import Connection
 
 from hsmsign.devices.base import Device
+from hsmsign.devices.health import refusal
 from hsmsign.keyring.desk import Desk, established, holds, load, now
 from hsmsign.keyring.values import Key, version_name
 from hsmsign.model import locators
@@ -83,7 +84,7 @@ def ready(device: Device, algorithm: KeyAlgorithm | None) -> Protection:
     info = device.info()
     if info is None:
         health = device.health()
-        raise DeviceUnavailableError(
+        raise refusal(device.name, health) or DeviceUnavailableError(
             f"backend {device.name!r} was not ready yet: {health.message or health.state.value}",
             hint=health.hint or "look at it: hsmsign backend list",
             metadata={"backend": device.name, "state": health.state.value},
