@@ -69,8 +69,10 @@ def main() -> None:
     """Measure and print; the figures also go to bench/report.json."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--short", action="store_true", help="a moment for each load: shows that it runs")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each run of a load or of the yardstick")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each load; medians are shown")
     arguments = parser.parse_args()
-    seconds, rounds = (0.3, 1) if arguments.short else (2.0, 5)
+    seconds, rounds = (0.3, 1) if arguments.short else (arguments.seconds, arguments.rounds)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print("client and daemon share the cores; ECDSA P-256 on SoftHSM; ratios are medians of paired runs\n")
     with Scene.build() as scene:
