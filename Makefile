@@ -38,7 +38,7 @@ setup-dev: ## the same, with what the tests need
 	@scripts/setup dev
 
 clean: ## what was built, but not .venv
-	rm -rf build native/build bench/build hsmsign/v1 hsmsign/_native/*.so *.egg-info
+	rm -rf build native/build bench/build hsmsign/v1/*_pb2* hsmsign/_native/*.so *.egg-info
 
 distclean: clean ## everything that git does not know
 	rm -rf .venv

@@ -24,7 +24,6 @@ class BuildPy(build_py):
         command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'protos'}", f"-I{include}"]
         command += [f"--{plugin}_out={ROOT}" for plugin in ("python", "grpc_python", "pyi")]
         subprocess.run([*command, *map(str, protos)], check=True)
-        (ROOT / "hsmsign" / "v1" / "__init__.py").write_text('"""Generated from protos/hsmsign/v1; not edited."""\n')
         super().run()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from hsmsign.cli.common import Session, pass_session, shared
+from hsmsign.daemon.checkup import Finding, check_daemon, check_machine, check_setup
 
 _MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
 
@@ -28,8 +29,6 @@ def doctor(context: click.Context, session: Session, config_path: Path | None) -
 
     No PIN is tried. Exit code 0 where nothing failed, else 1.
     """
-    from hsmsign.daemon.checkup import Finding, check_daemon, check_machine, check_setup
-
     findings: list[Finding] = check_machine()
     if config_path is not None:
         findings += check_setup(config_path)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from hsmsign.cli.common import Session, pass_session, shared
+from hsmsign.daemon.init import Plan, initialise
 
 
 @click.command()
@@ -32,8 +33,6 @@ def init(
 
     What is there already stays as it is, so that it can be run again.
     """
-    from hsmsign.daemon.init import Plan, initialise
-
     done = initialise(Plan(folder, kind, listen, module, token_label, pin_file))
 
     def lines() -> Iterable[str]:

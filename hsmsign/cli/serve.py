@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from hsmsign.cli.common import shared
+from hsmsign.daemon import config, supervisor
 
 
 @click.command()
@@ -26,8 +27,6 @@ def serve(config_path: Path, check_config: bool) -> None:
 
     SIGTERM finishes what is under way and ends it; SIGHUP reloads the configuration.
     """
-    from hsmsign.daemon import config, supervisor
-
     if check_config:
         checked = config.load(config_path)
         click.echo(
