@@ -40,13 +40,15 @@ def measure(raw: Callable[[], float], load: Callable[[], Figures], rounds: int) 
     return statistics.median(rates), statistics.median(ratios), last
 
 
-def report(scene: Scene, seconds: float, rounds: int) -> list[Row]:
+def report(scene: Scene, seconds: float, rounds: int, only: str) -> list[Row]:
     """All loads, in order; a line is printed as it is measured."""
     key_id = scene.key_id()
     cores = os.cpu_count() or 1
     rows: list[Row] = []
 
     def add(name: str, load: Callable[[], Figures]) -> None:
+        if only not in name:
+            return
         rate, ratio, last = measure(lambda: scene.raw(key_id, cores, seconds), load, rounds)
         row = Row(name, rate, ratio, last.percentile(0.5), last.percentile(0.99))
         rows.append(row)
@@ -71,13 +73,14 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="a moment for each load: shows that it runs")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each run of a load or of the yardstick")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each load; medians are shown")
+    parser.add_argument("--only", default="", help="only loads whose name has this in it")
     arguments = parser.parse_args()
     seconds, rounds = (0.3, 1) if arguments.short else (arguments.seconds, arguments.rounds)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print("client and daemon share the cores; ECDSA P-256 on SoftHSM; ratios are medians of paired runs\n")
     with Scene.build() as scene:
         idle = scene.memory()
-        rows = report(scene, seconds, rounds)
+        rows = report(scene, seconds, rounds, arguments.only)
         print(
             f"\nmemory of the idle daemon (PSS, all processes): {idle:.0f} MiB, after the run {scene.memory():.0f} MiB"
         )
