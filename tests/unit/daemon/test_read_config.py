@@ -1,0 +1,85 @@
+"""hsmsign.toml: what is taken, what is refused, and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hsmsign.daemon import config as aside
+from hsmsign.daemon.read_config import read
+from hsmsign.model.errors import ConfigurationError
+
+BACKEND = '[backends.soft]\nkind = "softhsm"\nmodule = "m.so"\ntoken_label = "t"\npin = { file = "pin" }\n'
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "hsmsign.toml"
+    path.write_text(text)
+    return path
+
+
+def refused(folder: Path, text: str) -> str:
+    with pytest.raises(ConfigurationError) as error:
+        read(written(folder, text))
+    return error.value.message
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    config = read(written(tmp_path, BACKEND))
+    assert config.state_dir == tmp_path / "state"
+    assert config.store_url == f"sqlite:///{tmp_path}/state/hsmsign.db"
+    assert config.backends[0].module == tmp_path / "m.so"
+    assert config.backends[0].pin is not None
+    assert config.backends[0].pin.file == tmp_path / "pin"
+
+
+def test_the_supervisors_reading_gives_the_same(tmp_path: Path) -> None:
+    path = written(tmp_path, '[server]\nlisten = "[::1]:0"\n' + BACKEND)
+    assert aside.load(path) == read(path)
+    assert aside.load(path).listen == ("::1", 0)
+
+
+def test_the_supervisors_reading_fails_with_the_same_words(tmp_path: Path) -> None:
+    path = written(tmp_path, "[log]\nlevel = 'loud'\n" + BACKEND)
+    with pytest.raises(ConfigurationError) as here:
+        read(path)
+    with pytest.raises(ConfigurationError) as there:
+        aside.load(path)
+    assert there.value.message == here.value.message
+
+
+def test_an_unknown_key_is_refused_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    said = refused(tmp_path, BACKEND + "sesions = 3\n[server]\nlimits = { max_batch_item = 4 }\n")
+    assert "unknown key 'backends.soft.sesions' (did you mean 'sessions'?)" in said
+    assert "unknown key 'server.limits.max_batch_item' (did you mean 'max_batch_items'?)" in said
+
+
+def test_a_pin_in_the_file_itself_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    said = refused(tmp_path, BACKEND.replace('{ file = "pin" }', '"hunter2"'))
+    assert "backends.soft.pin" in said
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "backends"),
+        ("not toml", "is not TOML"),
+        (BACKEND.replace('token_label = "t"\n', ""), "say which token"),
+        (BACKEND.replace('pin = { file = "pin" }\n', ""), "say where the PIN comes from"),
+        (BACKEND.replace('{ file = "pin" }', '{ file = "pin", env = "P" }'), "exactly one of"),
+        (BACKEND + BACKEND.replace("soft]", "other]"), "default = true"),
+        ('[server]\nlisten = ""\nunix_socket = ""\n' + BACKEND, "listens nowhere"),
+        ('[server]\nlisten = "localhost:99999"\n' + BACKEND, "no port 99999"),
+        ("[daemon]\nheartbeat_seconds = 0\n" + BACKEND, "heartbeat_seconds"),
+        (BACKEND.replace("soft]", "Soft_1]"), "backends"),
+    ],
+)
+def test_what_cannot_work_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    assert words in refused(tmp_path, text)
+
+
+def test_a_login_free_token_needs_no_pin(tmp_path: Path) -> None:
+    text = BACKEND.replace('pin = { file = "pin" }\n', "") + '[backends.soft.quirks]\nlogin_as = "none"\n'
+    assert read(written(tmp_path, text)).backends[0].pin is None
