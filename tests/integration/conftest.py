@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -19,3 +19,17 @@ def shared_daemon() -> Iterator[Daemon]:
     running = Daemon().start()
     yield running
     running.remove()
+
+
+@pytest.fixture
+def new_daemon() -> Iterator[Callable[..., Daemon]]:
+    """Makes daemons that are not started yet; whatever becomes of the test, they are gone after it."""
+    made: list[Daemon] = []
+
+    def make(**options: Callable[[str], str]) -> Daemon:
+        made.append(Daemon(**options))
+        return made[-1]
+
+    yield make
+    for daemon in made:
+        daemon.remove()

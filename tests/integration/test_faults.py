@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -110,11 +111,11 @@ def test_a_stranger_who_talks_no_protocol_disturbs_nobody(shared_daemon: Daemon)
         assert over_unix.backends()[0].state == "ready"
 
 
-def test_a_wrong_pin_is_tried_once_and_the_daemon_stays_up(tmp_path: Path) -> None:
+def test_a_wrong_pin_is_tried_once_and_the_daemon_stays_up(tmp_path: Path, new_daemon: Callable[..., Daemon]) -> None:
     module = build_fault_module(tmp_path)
     faults = Faults(module, tmp_path / "control")
     log = faults.log("C_Login")
-    daemon = Daemon()
+    daemon = new_daemon()
     real = next(line.split('"')[1] for line in daemon.config.read_text().splitlines() if line.startswith("module"))
     daemon.configure(lambda text: text.replace(f'module = "{real}"', f'module = "{module}"'))
     daemon.environment.update(faults.environment())
@@ -137,12 +138,11 @@ def test_a_wrong_pin_is_tried_once_and_the_daemon_stays_up(tmp_path: Path) -> No
         assert calls(log) == 2
         client.create_key("keys/now", algorithm="ecdsa-p256")
     assert "not-the-pin" not in daemon.log()
-    daemon.remove()
 
 
 @pytest.mark.parametrize("module", ["/no/such/module.so", "/etc/passwd", "/lib/x86_64-linux-gnu/libc.so.6"])
-def test_a_module_that_is_none_leaves_the_daemon_up_and_says_so(module: str) -> None:
-    daemon = Daemon()
+def test_a_module_that_is_none_leaves_the_daemon_up_and_says_so(module: str, new_daemon: Callable[..., Daemon]) -> None:
+    daemon = new_daemon()
     real = next(line.split('"')[1] for line in daemon.config.read_text().splitlines() if line.startswith("module"))
     daemon.configure(lambda text: text.replace(f'module = "{real}"', f'module = "{module}"'))
     daemon.start()
@@ -151,11 +151,10 @@ def test_a_module_that_is_none_leaves_the_daemon_up_and_says_so(module: str) -> 
         assert module in client.backends()[0].message
         with pytest.raises(UnavailableError):
             client.create_key("keys/never", algorithm="ecdsa-p256")
-    daemon.remove()
 
 
-def test_a_token_that_is_missing_is_said_and_found_when_it_comes() -> None:
-    daemon = Daemon()
+def test_a_token_that_is_missing_is_said_and_found_when_it_comes(new_daemon: Callable[..., Daemon]) -> None:
+    daemon = new_daemon()
     tokens, away = daemon.folder / "softhsm" / "tokens", daemon.folder / "away"
     tokens.rename(away)
     tokens.mkdir(mode=0o700)
@@ -168,7 +167,6 @@ def test_a_token_that_is_missing_is_said_and_found_when_it_comes() -> None:
             folder.rename(tokens / folder.name)
         eventually(lambda: client.backends()[0].state == "ready")
         client.create_key("keys/now", algorithm="ecdsa-p256")
-    daemon.remove()
 
 
 def test_a_daemon_killed_while_it_makes_keys_leaves_no_orphan_and_no_empty_handle(daemon: Daemon) -> None:

@@ -8,6 +8,7 @@ import signal
 import stat
 import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -67,14 +68,13 @@ class Load:
             thread.join()
 
 
-def test_it_leaves_no_process_and_no_socket_when_it_stops() -> None:
-    daemon = Daemon().start()
+def test_it_leaves_no_process_and_no_socket_when_it_stops(new_daemon: Callable[..., Daemon]) -> None:
+    daemon = new_daemon().start()
     family = daemon.family()
     assert len(family) == 3
     assert daemon.stop() == 0
     assert [process for process in family if process.is_running()] == []
     assert not (daemon.folder / "run" / "hsmsign.sock").exists()
-    daemon.remove()
 
 
 def test_keys_survive_a_restart(daemon: Daemon) -> None:
@@ -102,8 +102,8 @@ def test_calls_succeed_while_the_device_host_is_killed_again_and_again(daemon: D
         check_batch(client, name)
 
 
-def test_a_host_that_hangs_is_replaced_and_calls_succeed() -> None:
-    daemon = Daemon(edit=lambda text: text.replace("heartbeat_seconds = 5 ", "heartbeat_seconds = 1.5 ")).start()
+def test_a_host_that_hangs_is_replaced_and_calls_succeed(new_daemon: Callable[..., Daemon]) -> None:
+    daemon = new_daemon(edit=lambda text: text.replace("heartbeat_seconds = 5 ", "heartbeat_seconds = 1.5 ")).start()
     with daemon.client() as client:
         name = new_key(client)
         load = Load(client, name)
@@ -113,7 +113,6 @@ def test_a_host_that_hangs_is_replaced_and_calls_succeed() -> None:
         load.more()
         load.stop()
         assert load.errors == []
-    daemon.remove()
 
 
 def test_a_worker_that_is_killed_is_replaced_at_the_same_address(daemon: Daemon) -> None:
@@ -174,9 +173,9 @@ def test_a_reload_with_a_mistake_keeps_the_old_configuration_and_says_why(daemon
         assert daemon.pid("worker") == before
 
 
-def test_systemd_is_told_when_it_is_ready_and_when_it_stops(tmp_path: Path) -> None:
+def test_systemd_is_told_when_it_is_ready_and_when_it_stops(tmp_path: Path, new_daemon: Callable[..., Daemon]) -> None:
     notify = NotifySocket(tmp_path)
-    daemon = Daemon()
+    daemon = new_daemon()
     daemon.environment["NOTIFY_SOCKET"] = str(notify.path)
     daemon.launch()
     notify.wait_for("READY=1")
@@ -184,7 +183,6 @@ def test_systemd_is_told_when_it_is_ready_and_when_it_stops(tmp_path: Path) -> N
         new_key(client)
     assert daemon.stop() == 0
     notify.wait_for("STOPPING=1")
-    daemon.remove()
 
 
 def test_what_is_under_way_is_finished_when_it_stops(daemon: Daemon) -> None:

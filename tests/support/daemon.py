@@ -53,13 +53,13 @@ class Daemon:
     def __init__(self, *, edit: Callable[[str], str] = lambda text: text) -> None:
         # not pytest's folder: a Unix socket's path has 107 bytes at most
         self.folder = Path(tempfile.mkdtemp(prefix="hsmsign-test-"))
+        self.process: subprocess.Popen[bytes] | None = None
         done = hsmsign("init", self.folder, "--listen", "127.0.0.1:0")
         assert done.returncode == 0, done.stderr
         self.config = self.folder / "hsmsign.toml"
         self.configure(edit)
         self.environment: dict[str, str] = {}
         self._log = self.folder / "log"
-        self.process: subprocess.Popen[bytes] | None = None
 
     def configure(self, edit: Callable[[str], str]) -> None:
         """Change hsmsign.toml."""
@@ -142,7 +142,7 @@ class Daemon:
     def remove(self) -> None:
         """End it, and leave nothing behind."""
         self.stop()
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class NotifySocket:
