@@ -50,10 +50,15 @@ class Child:
         for option, sock in given.items():
             command += [option, str(sock.fileno())]
         fds: Sequence[int] = [sock.fileno() for sock in given.values()]
-        process = subprocess.Popen(
-            command, pass_fds=fds, env=dict(environment), stdin=subprocess.DEVNULL, start_new_session=True
-        )
-        theirs.close()
+        try:
+            process = subprocess.Popen(
+                command, pass_fds=fds, env=dict(environment), stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         ours.sendall(json.dumps(message).encode() + b"\n")
         return cls(name, process, ours)
 
@@ -86,6 +91,10 @@ class Child:
             return time.monotonic() - self.started - _STARTING
         return time.monotonic() - self.heard
 
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
     def terminate(self) -> None:
         """Ask it to finish and go."""
         self.stopping = True
@@ -96,5 +105,5 @@ class Child:
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process.poll() is None:
+        if self.alive():
             self._process.send_signal(number)

@@ -89,8 +89,9 @@ class _Token:
 def _token(plan: Plan, folder: Path, note: object) -> _Token:
     if plan.kind == "pkcs11":
         label = json.dumps(plan.token_label)  # a TOML basic string is written as a JSON string
-        return _Token(Path(plan.module or ""), f"token_label = {label}", str(Path(plan.pin_file or "").absolute()))
-    module = plan.module or find_module()
+        module, pin_file = Path(plan.module or "").absolute(), Path(plan.pin_file or "").absolute()
+        return _Token(module, f"token_label = {label}", str(pin_file))
+    module = plan.module.absolute() if plan.module is not None else find_module()
     result = provision(folder / "softhsm", "hsmsign", module)
     note(f"softhsm/: a token with random PINs (serial {result.serial})", result.created)  # type: ignore[operator]
     lines = f'token_label = "{result.label}"\ntoken_serial = "{result.serial}"\ntoken_dir = "softhsm/tokens"'
@@ -129,12 +130,17 @@ def _config_text(plan: Plan, token: _Token) -> str:
         "@LISTEN@": plan.listen,
         "@NAME@": plan.kind,
         "@KIND@": plan.kind,
-        "@MODULE@": str(token.module),
+        "@MODULE@": _inside_string(token.module),
         "@TOKEN@": token.lines,
-        "@PIN_FILE@": token.pin_file,
+        "@PIN_FILE@": _inside_string(token.pin_file),
     }.items():
         text = text.replace(mark, value)
     return text
+
+
+def _inside_string(value: object) -> str:
+    """Text as it stands between the quotes of a TOML basic string, which are those of JSON."""
+    return json.dumps(str(value))[1:-1]
 
 
 def _client_text(plan: Plan, folder: Path) -> str:

@@ -77,10 +77,15 @@ class HostKeeper:
     async def _keep(self) -> None:
         backoff = _Backoff()
         while not self._stopping.is_set():
-            child = self._spawn()
-            code = await child.run()
-            wait = 0.0 if child.stopping else backoff.after(time.monotonic() - child.started)
-            log.info("device host ended", backend=self.name, pid=child.pid, code=code)
+            began, expected = time.monotonic(), False
+            try:
+                child = self._spawn()
+                code = await child.run()
+                expected = child.stopping
+                log.info("device host ended", backend=self.name, pid=child.pid, code=code)
+            except OSError as error:  # no memory, no descriptors: perhaps in a moment
+                log.error("cannot start a device host", backend=self.name, error=error.strerror)
+            wait = 0.0 if expected else backoff.after(time.monotonic() - began)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._stopping.wait()
@@ -108,8 +113,13 @@ class HostKeeper:
         if event.get("event") != "health":
             return
         self._state = str(event.get("state", ""))
-        # remembered here, where it outlives the host: a PIN that was refused is not tried again by itself
-        self._pin_refused = self._state in _REFUSED
+        # remembered here, where it outlives the host: a PIN that was refused is not tried again by itself. The
+        # next host says STARTING first, and perhaps that the token is away: only a login that went well, or a
+        # person's reload, takes it back
+        if self._state in _REFUSED:
+            self._pin_refused = True
+        elif self._state == "READY":
+            self._pin_refused = False
         level = log.error if self._state in _STUCK else log.info
         details = {key: event[key] for key in ("message", "hint", "ckr") if event.get(key)}
         level("device", backend=self.name, state=self._state, **details)
@@ -180,7 +190,7 @@ class WorkerKeeper:
         keep = asyncio.get_running_loop().create_task(self._keep(child, run, config, environment))
         self._tasks.add(keep)
         keep.add_done_callback(self._tasks.discard)
-        if before is not None:
+        if before is not None and before.alive():
             self._retiring.add(before)
             before.terminate()
         return None
@@ -204,7 +214,11 @@ class WorkerKeeper:
             await asyncio.sleep(backoff.after(time.monotonic() - child.started))
             if child is not self.current or self._stopping:
                 return
-            child = self.current = self._spawn(replace(config, mend=not self._retiring), environment)
+            try:
+                child = self.current = self._spawn(replace(config, mend=not self._retiring), environment)
+            except OSError as error:  # no memory, no descriptors: perhaps in a moment
+                log.error("cannot start a worker", error=error.strerror)
+                continue
             child.on_event = lambda event: self._changed() if event.get("event") == "ready" else None
             run = asyncio.get_running_loop().create_task(child.run())
 

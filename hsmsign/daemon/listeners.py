@@ -9,12 +9,16 @@ import grp
 import os
 import socket
 import stat
+import time
 from pathlib import Path
+from typing import Any
 
 from hsmsign.model.errors import ConfigurationError, UnavailableError
 
 _PATH_MAX = 107
 _BACKLOG = 512
+_PATIENCE = 2.0
+"""Seconds to wait for a port that a daemon which is just going may still have."""
 
 
 def lock_state(state_dir: Path) -> int:
@@ -44,6 +48,8 @@ def reserve_port(host: str, port: int) -> tuple[socket.socket, int]:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
+        if port:
+            _wait_until_free(family, address)
         reserved = socket.socket(family, kind, protocol)
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(address)
@@ -53,6 +59,23 @@ def reserve_port(host: str, port: int) -> tuple[socket.socket, int]:
             hint="is something else listening there? choose another server.listen",
         ) from error
     return reserved, int(reserved.getsockname()[1])
+
+
+def _wait_until_free(family: int, address: Any) -> None:
+    """SO_REUSEPORT alone would let two daemons share a port, and callers, without a word. A daemon that was
+    killed leaves a worker that goes a moment later. Raises OSError."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what is only closing is no obstacle
+            try:
+                probe.bind(address)
+            except OSError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
 
 
 def open_public_unix(path: Path, group: str) -> socket.socket:

@@ -123,8 +123,13 @@ class Supervisor:
             await self._take(configuration.load(self._path))
             log.info("reloaded", config=str(self._path))
             self._notify.ready("serving")
-        except HsmsignError as error:
-            log.error("reload refused; the old configuration stays", error=error.message, hint=error.hint)
+        except (HsmsignError, OSError) as error:
+            said = (
+                {"error": error.message, "hint": error.hint}
+                if isinstance(error, HsmsignError)
+                else {"error": str(error)}
+            )
+            log.error("reload refused; the old configuration stays", **said)
             self._notify.ready("serving; the last reload was refused")
 
     async def _take(self, config: Config) -> None:

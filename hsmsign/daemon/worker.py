@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
 import secrets
 import signal
@@ -79,7 +78,8 @@ class Worker:
         await application.server.start()
         application.set_serving(True)
         self._control.send("ready")
-        await self._beat_until_stopped()
+        beating = loop.create_task(self._beat())
+        await self._stop.wait()
         log.info("draining", seconds=config.drain_seconds)
         if doorman is not None:
             doorman.close_door()
@@ -88,14 +88,14 @@ class Worker:
         for device in devices.values():
             await device.close()
         await asyncio.to_thread(store.close)
+        beating.cancel()
         return 0
 
-    async def _beat_until_stopped(self) -> None:
-        while not self._stop.is_set():
+    async def _beat(self) -> None:
+        """To the very end: a worker that drains is alive."""
+        while True:
             self._control.send("beat")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_BEAT):
-                    await self._stop.wait()
+            await asyncio.sleep(_BEAT)
 
     def _supervisor_gone(self) -> None:
         log.error("the supervisor is gone")

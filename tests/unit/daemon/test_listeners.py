@@ -75,3 +75,9 @@ def test_a_state_folder_has_one_daemon(tmp_path: Path) -> None:
         listeners.lock_state(tmp_path)
     os.close(lock)
     os.close(listeners.lock_state(tmp_path))
+
+
+def test_two_daemons_do_not_share_a_port_by_mistake() -> None:
+    reserved, port = listeners.reserve_port("127.0.0.1", 0)
+    with reserved, pytest.raises(ConfigurationError, match="cannot listen"):
+        listeners.reserve_port("127.0.0.1", port)
