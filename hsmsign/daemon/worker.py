@@ -109,6 +109,7 @@ class Worker:
             return None
         folder = config.run_dir / "workers"
         folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)  # whoever gets in here can say that he is somebody else
         inner = folder / f"{os.getpid()}.sock"
         inner.unlink(missing_ok=True)
         application.server.add_insecure_port(f"unix:{inner}")

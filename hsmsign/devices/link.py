@@ -17,6 +17,8 @@ from hsmsign.model.errors import DeviceUnavailableError, InvalidArgumentError, Q
 _ffi: Any = _front.ffi
 _lib: Any = _front.lib
 
+_LATEST = 2**63
+"""Nanoseconds: a deadline that nobody lives to see."""
 RETRY_AFTER = 0.1
 """Seconds after which a caller that met a full queue may come again."""
 
@@ -57,7 +59,7 @@ class Link:
         joined = b"".join(inputs)
         sizes = list(map(len, inputs))
         c = self._order
-        c.deadline_ns = int(order.deadline * 1e9)
+        c.deadline_ns = min(int(order.deadline * 1e9), _LATEST)
         c.scheme = order.scheme.value
         c.kind = order.kind.value
         c.format = order.format.value

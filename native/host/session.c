@@ -32,7 +32,16 @@ CK_RV hsm_session_open(struct hsm_session *session)
     begin_lookup(session);
     CK_RV rv = session->module->C_OpenSession(session->slot, CKF_SERIAL_SESSION, NULL, NULL, &session->handle);
     session->open = rv == CKR_OK;
-    session->logged_in = session->open && token_logged_in(session);
+    const bool was_logged_in = session->logged_in;
+    if (session->open)
+        session->logged_in = token_logged_in(session);
+    if (session->open && was_logged_in && !session->logged_in) {
+        /* the login went with the old session: without it the token only hides its keys */
+        (void)session->module->C_CloseSession(session->handle);
+        session->open = false;
+        session->logged_in = true; /* still what is to be expected */
+        rv = CKR_USER_NOT_LOGGED_IN;
+    }
     end_lookup(session);
     return rv;
 }

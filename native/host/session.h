@@ -18,7 +18,7 @@ struct hsm_session {
     _Atomic uint64_t *active_since; /* the thread's clock, stopped while it waits for `lookups` */
     CK_SESSION_HANDLE handle;
     bool open;
-    bool logged_in; /* the token was, when this session was opened */
+    bool logged_in; /* the token was, when a session was opened first: one opened in its place expects the same */
     struct hsm_cache cache;
 };
 

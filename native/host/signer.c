@@ -185,6 +185,7 @@ static void work_on(struct hsm_thread *self, const struct hsm_chunk *chunk, hsm_
 
 static void open_session(struct hsm_thread *self)
 {
+    self->signer.session.logged_in = false; /* a new beginning: what was expected of the token before is over */
     enter_module(self);
     CK_RV rv = hsm_session_open(&self->signer.session);
     leave_module(self);
