@@ -44,6 +44,7 @@ class Supervisor:
         self._hurry = asyncio.Event()
         self._reload = asyncio.Event()
         self._endpoints: dict[str, object] = {}
+        self._pins: set[str] = set()
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Returns the exit code."""
@@ -110,10 +111,10 @@ class Supervisor:
         hosts = tuple(HostAddress(host.name, host.kind, host.path) for host in self._hosts.values())
         return config.for_worker(self._worker.endpoint, hosts)
 
-    @staticmethod
-    def _environment(config: Config) -> dict[str, str]:
-        pins = {backend.pin.env for backend in config.backends if backend.pin is not None and backend.pin.env}
-        return environment_without(pins | {"CREDENTIALS_DIRECTORY"})
+    def _environment(self, config: Config) -> dict[str, str]:
+        # also of backends that a reload took away: their variables are still in our own environment
+        self._pins |= {backend.pin.env for backend in config.backends if backend.pin is not None and backend.pin.env}
+        return environment_without(self._pins | {"CREDENTIALS_DIRECTORY"})
 
     # ---- SIGHUP ----
 

@@ -93,22 +93,41 @@ static int hand_on(struct relay_end *end)
 
 static int update_interest(int epoll_fd, struct relay_end *end)
 {
+    if (end->hung)
+        return 1;
     const int room = end->start + end->length < HSM_RELAY_BUFFER;
     const uint32_t interest = (!end->ended && room ? (uint32_t)EPOLLIN : 0u) |
                               (other(end)->length > 0 ? (uint32_t)EPOLLOUT : 0u);
     return interest == end->interest || watch(epoll_fd, EPOLL_CTL_MOD, end, interest) == 0;
 }
 
+/* Hands on what an end that hung up has left, as far as the other side takes it. 0 when the relay is over. */
+static int drain_hung(struct relay_end *end)
+{
+    while (!end->ended && end->start + end->length < HSM_RELAY_BUFFER) {
+        if (!take_in(end) || !hand_on(end))
+            return 0;
+    }
+    return hand_on(end) && !end->ended_told;
+}
+
 void hsm_relay_event(int epoll_fd, struct relay_end *end, uint32_t events)
 {
     struct relay_end *peer = other(end);
     int alive = (events & (uint32_t)EPOLLERR) == 0;
-    if (alive && (events & (uint32_t)(EPOLLIN | EPOLLHUP)))
+    if (alive && (events & (uint32_t)EPOLLHUP) && !end->hung) {
+        end->hung = 1; /* epoll would report it for ever */
+        alive = epoll_ctl(epoll_fd, EPOLL_CTL_DEL, end->fd, NULL) == 0;
+    }
+    if (alive && (events & (uint32_t)EPOLLIN) && !end->hung)
         alive = take_in(end) && hand_on(end);
-    if (alive && (events & (uint32_t)EPOLLOUT))
+    if (alive && (events & (uint32_t)EPOLLOUT) && !end->hung)
         alive = hand_on(peer);
-    /* a hang-up is reported for ever: what could be handed on was, the rest has no reader */
-    if (!alive || (events & (uint32_t)EPOLLHUP) || (end->ended_told && peer->ended_told) ||
-        !update_interest(epoll_fd, end) || !update_interest(epoll_fd, peer))
+    if (alive && end->hung)
+        alive = drain_hung(end);
+    if (alive && peer->hung)
+        alive = drain_hung(peer);
+    if (!alive || (end->ended_told && peer->ended_told) || !update_interest(epoll_fd, end) ||
+        !update_interest(epoll_fd, peer))
         end->relay->dead = 1;
 }

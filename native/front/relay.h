@@ -18,6 +18,7 @@ struct relay_end {
     size_t start, length;
     int ended;      /* it will send no more */
     int ended_told; /* and the other side was told */
+    int hung;       /* it is gone altogether, and out of epoll: what it left is still handed on */
 };
 
 struct relay {

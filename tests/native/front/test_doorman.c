@@ -122,6 +122,30 @@ static void bytes_go_both_ways_and_a_half_close_is_handed_on(void)
     tear_down();
 }
 
+static void what_a_side_sent_before_it_went_arrives_whole(void)
+{
+    set_up(10);
+    const int caller = call();
+    const int callee = accept(inner_listen, NULL, NULL);
+    static uint8_t bytes[150000];
+    memset(bytes, 7, sizeof bytes);
+    size_t sent = 0;
+    for (int turn = 0; turn < 400 && sent < (4u << 20); turn++) { /* until all buffers on the way are full */
+        const ssize_t n = send(callee, bytes, sizeof bytes, MSG_DONTWAIT);
+        const struct timespec moment = {0, 1000000};
+        sent += n > 0 ? (size_t)n : 0;
+        (void)nanosleep(&moment, NULL);
+    }
+    (void)close(callee);
+    size_t got = 0;
+    ssize_t n;
+    while ((n = recv(caller, bytes, 4096, 0)) > 0)
+        got += (size_t)n;
+    CHECK(n == 0 && got == sent);
+    (void)close(caller);
+    tear_down();
+}
+
 static void too_many_are_turned_away(void)
 {
     set_up(2);
@@ -164,6 +188,7 @@ int main(void)
     int passed = 0;
     RUN(the_inner_side_sees_who_calls);
     RUN(bytes_go_both_ways_and_a_half_close_is_handed_on);
+    RUN(what_a_side_sent_before_it_went_arrives_whole);
     RUN(too_many_are_turned_away);
     RUN(a_closed_door_keeps_what_is_open);
     (void)printf("%d passed, 0 failed\n", passed);
