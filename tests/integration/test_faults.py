@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -30,6 +31,7 @@ from hsmsign.model.errors import (
     UnavailableError,
     VersionStateError,
 )
+from hsmsign.softhsm.provision import find_module
 from tests.support.daemon import Daemon, eventually, hsmsign
 from tests.support.softhsm import Faults, build_fault_module, calls
 
@@ -43,9 +45,8 @@ def objects_on_token(daemon: Daemon) -> list[str]:
         "    for key in session.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY}):\n"
         "        print(key.label, key.id.hex())\n"
     )
-    module = next(line.split('"')[1] for line in daemon.config.read_text().splitlines() if line.startswith("module"))
     done = subprocess.run(
-        [sys.executable, "-c", code, module],
+        [sys.executable, "-c", code, str(find_module())],
         input=(daemon.folder / "softhsm" / "pin").read_text(),
         env={**os.environ, "SOFTHSM2_CONF": str(daemon.folder / "softhsm" / "softhsm2.conf")},
         capture_output=True,
@@ -175,7 +176,7 @@ def test_a_token_that_is_missing_is_said_and_found_when_it_comes(new_daemon: Cal
         client.create_key("keys/now", algorithm="ecdsa-p256")
 
 
-def test_a_daemon_killed_while_it_makes_keys_leaves_no_orphan_and_no_empty_handle(daemon: Daemon) -> None:
+def test_a_daemon_killed_while_it_makes_keys_loses_none_and_leaves_no_empty_handle(daemon: Daemon) -> None:
     made: set[str] = set()
 
     def make(number: int) -> None:
@@ -207,9 +208,46 @@ def test_a_daemon_killed_while_it_makes_keys_leaves_no_orphan_and_no_empty_handl
         assert made <= names
         for name in names:
             client.sign(name, digest=bytes(32))
+
+
+def test_a_pair_that_was_made_when_the_daemon_was_killed_is_taken_away(
+    tmp_path: Path, new_daemon: Callable[..., Daemon]
+) -> None:
+    module = build_fault_module(tmp_path)
+    faults = Faults(module, tmp_path / "control")
+    daemon = new_daemon()
+    real = next(line.split('"')[1] for line in daemon.config.read_text().splitlines() if line.startswith("module"))
+    daemon.configure(lambda text: text.replace(f'module = "{real}"', f'module = "{module}"'))
+    daemon.environment.update(faults.environment())
+    log = faults.log("C_GenerateKeyPair")
+    daemon.start()
+    with daemon.client(deadline=20) as client:
+        client.create_key("keys/before", algorithm="ecdsa-p256")
+        # the pair is on the token, and the daemon never learns of it
+        faults.set(f"C_GenerateKeyPair log={log}", "C_GetAttributeValue hang")
+
+        def make() -> None:
+            with contextlib.suppress(HsmsignError):
+                client.create_key("keys/k", algorithm="ecdsa-p256")
+
+        making = threading.Thread(target=make)
+        making.start()
+        eventually(lambda: calls(log) == 2)
+        eventually(lambda: len(list((daemon.folder / "softhsm" / "tokens").rglob("*.object"))) >= 5)
+        for process in daemon.family():
+            process.kill()
+        making.join()
+    assert daemon.process is not None
+    daemon.process.wait()
+    faults.set()
+    daemon.start()
+    with daemon.client() as client:
+        eventually(lambda: client.backends()[0].state == "ready")
+        client.create_key("keys/after", algorithm="ecdsa-p256")  # comes after the mending
+        assert {key.name for key in client.list_keys()} == {"keys/before", "keys/after"}
     assert daemon.stop() == 0
     left = objects_on_token(daemon)
-    assert len(left) == len(names), (sorted(left), sorted(names))
+    assert [line.split()[0] for line in sorted(left)] == ["keys/after/versions/1", "keys/before/versions/1"], left
 
 
 def test_serve_names_what_is_wrong_with_its_configuration(tmp_path: Path) -> None:
