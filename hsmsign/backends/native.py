@@ -57,6 +57,8 @@ class PoolStats:
     """Threads inside the module now."""
     sessions: int
     connections: int
+    resting: int
+    """Threads without a session, because the token has no more of them; the others work."""
     oldest_active: float
     """Seconds that the oldest call has been inside the module; 0 where there is none."""
     signed_total: int
@@ -171,6 +173,7 @@ class SigningPool:
             active=out.active,
             sessions=out.sessions,
             connections=out.connections,
+            resting=out.resting,
             oldest_active=out.oldest_active_ms / 1000,
             signed_total=out.signed_total,
             failed_total=out.failed_total,

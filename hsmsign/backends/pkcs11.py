@@ -10,19 +10,19 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pkcs11
-from pkcs11.constants import TokenFlag
 from pkcs11.exceptions import PKCS11Error, UserAlreadyLoggedIn
 
 from hsmsign.backends import native, objects
 from hsmsign.backends.base import BackendConfig, ObjectQuery
-from hsmsign.backends.ckr import CORRECT_PIN, LOST, UNLOCK, name_of_error, to_error
+from hsmsign.backends.ckr import CORRECT_PIN, LOST, name_of_error, to_error
 from hsmsign.backends.keys import KeyCabinet
 from hsmsign.backends.pin import read_pin
-from hsmsign.backends.token import find_token, fits, info_of, serial_of, uri_of
+from hsmsign.backends.token import check_pin_counters, find_token, fits, info_of, serial_of, uri_of
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.ckr import name
 from hsmsign.model.device import DeviceHealth, DeviceInfo, DeviceKey, DeviceState, JobStatus, Protection
@@ -39,6 +39,9 @@ from hsmsign.model.errors import (
 )
 
 _T = TypeVar("_T")
+_HEAL_PAUSE = 1.0
+"""Seconds after healing in which another fault waits for the next look at the device: one that is healed in vain
+is not healed without end."""
 _QUEUED_BYTES = 64 << 20
 """Of orders that one connection may have waiting; the worker's own limit is smaller than the frame's."""
 _JOBS_GET = {
@@ -59,6 +62,8 @@ class Pkcs11Backend:
 
     `prepare` is called before the module is opened and may raise TokenNotPresentError; `present` is asked,
     with the token's serial (or None where that is not known yet), whether the token can be there at all.
+    `logging_in` is called before the PIN is tried: whoever outlives this process can remember that. `tidy` is
+    given a session at each look at a device that is well, until it answers False.
     """
 
     def __init__(
@@ -69,12 +74,17 @@ class Pkcs11Backend:
         protection: Protection = Protection.HSM,
         prepare: Callable[[], None] = lambda: None,
         present: Callable[[str | None], bool] | None = None,
+        logging_in: Callable[[], None] = lambda: None,
+        tidy: Callable[[Any], bool] | None = None,
     ) -> None:
         self._config = config
         self._pin_refused = pin_refused
         self._protection = protection
         self._prepare = prepare
         self._present = present
+        self._logging_in = logging_in
+        self._tidy = tidy
+        self._healed_at = 0.0
         self._sessions = config.sessions or os.cpu_count() or 1
         self._exclusion = native.Exclusion[config.quirks.exclusive_management.upper()]
         self._health = DeviceHealth(DeviceState.STARTING, "the device is being opened")
@@ -112,10 +122,12 @@ class Pkcs11Backend:
         if state in (DeviceState.PIN_REFUSED, DeviceState.PIN_LOCKED):
             return
         if state is DeviceState.READY:
-            if self._pool_faulted():
-                self._heal(f"a signature met {self._last_fault()}")
-            else:
+            if not self._pool_faulted():
                 self._check_token()
+            elif time.monotonic() - self._healed_at < _HEAL_PAUSE:
+                self._become(_healing(f"a signature met {self._last_fault()} again"))
+            else:
+                self._heal(f"a signature met {self._last_fault()}")
             return
         self._bring_up()
 
@@ -156,11 +168,10 @@ class Pkcs11Backend:
                 hint=f"it can: {', '.join(a.value for a in able) or 'none that we know'}",
                 metadata={"algorithm": algorithm.value},
             )
-        with self._signatures_kept_out():
-            return self._asking(
-                f"making a key of algorithm {algorithm.value}",
-                lambda: self._cabinet().generate(algorithm, object_id, label),
-            )
+        return self._asking(
+            f"making a key of algorithm {algorithm.value}",
+            self._alone(lambda: self._cabinet().generate(algorithm, object_id, label)),
+        )
 
     def find(self, query: ObjectQuery) -> list[DeviceKey]:
         """The key pairs that fit."""
@@ -171,8 +182,7 @@ class Pkcs11Backend:
     def destroy(self, locator: bytes) -> bool:
         """Destroy the private and the public object. False where there was nothing."""
         _check_locator(locator)
-        with self._signatures_kept_out():
-            done = self._asking("destroying a key", lambda: self._cabinet().destroy(locator))
+        done = self._asking("destroying a key", self._alone(lambda: self._cabinet().destroy(locator)))
         if self._pool is not None:
             self._pool.forget(locator)
         return done
@@ -210,7 +220,8 @@ class Pkcs11Backend:
                 raise TokenNotPresentError(f"the token {self._token.label!r} was removed", hint="put it back")
             self._use_slot(self._token.slot.slot_id)
             self._log_in()
-            self._become(DeviceHealth(DeviceState.READY, f"token {self._token.label!r} is ready"))
+            self._become(self._ready())
+            self._healed_at = time.monotonic()
         except PKCS11Error as error:
             self._failed(to_error(error, "opening the token"))
         except HsmsignError as error:
@@ -242,17 +253,18 @@ class Pkcs11Backend:
             return
         if self._pin_refused:
             raise PinRefusedError(
-                "the token refused the PIN before; it is not tried again",
+                "the PIN was refused before, or its last try came to no end; it is not tried again",
                 hint=CORRECT_PIN,
                 metadata={"ckr": "CKR_PIN_INCORRECT"},
             )
-        self._check_pin_counters()
+        check_pin_counters(self._token)
         if self._config.pin is None:
             raise ConfigurationError(
                 f"backend {self._config.name!r} has no pin, and its token wants a login",
                 hint='add pin.file, pin.env or pin.credential; or quirks.login_as = "none"',
             )
         pin = read_pin(self._config.pin)
+        self._logging_in()
         try:
             self._session = self._token.open(rw=True, user_pin=pin, attribute_mapper=objects.Mapper())
         except UserAlreadyLoggedIn:
@@ -261,18 +273,6 @@ class Pkcs11Backend:
             translated = to_error(error, "logging in")
             self._pin_refused = isinstance(translated, PinRefusedError)
             raise translated from None  # the frames below hold the PIN
-
-    def _check_pin_counters(self) -> None:
-        """Read the counters before they are risked (CK_TOKEN_INFO.flags)."""
-        flags = self._token.slot.get_token().flags
-        if flags & TokenFlag.USER_PIN_LOCKED:
-            raise PinLockedError("the token's PIN is locked", hint=UNLOCK, metadata={"ckr": "CKR_PIN_LOCKED"})
-        if flags & TokenFlag.USER_PIN_FINAL_TRY:
-            raise PinLockedError(
-                "one wrong PIN more would lock the token, so the PIN was not tried",
-                hint="make sure of the PIN by logging in with the vendor's tool (which resets the counter),"
-                " then reload the daemon",
-            )
 
     def _drop_session(self) -> None:
         if self._session is not None:
@@ -293,9 +293,32 @@ class Pkcs11Backend:
             return
         if not there:
             self._failed(TokenNotPresentError(f"the token {self._token.label!r} was removed", hint="put it back"))
+            return
+        self._health = self._ready()
+        self._tidy_up()
+
+    def _tidy_up(self) -> None:
+        tidy = self._tidy
+        if tidy is None:
+            return
+        with contextlib.suppress(PKCS11Error):  # of a lost session a signature, or whoever manages, learns soon
+            if not self._alone(lambda: tidy(self._session))():
+                self._tidy = None
+
+    def _ready(self) -> DeviceHealth:
+        message = f"token {self._token.label!r} is ready"
+        stats = self._pool.stats() if self._pool is not None else None
+        if stats is None or stats.resting == 0:
+            return DeviceHealth(DeviceState.READY, message)
+        there = self._sessions - stats.resting
+        return DeviceHealth(
+            DeviceState.READY,
+            f"{message}, but gives only {there} of {self._sessions} sessions for signatures",
+            hint=f"set the backend's `sessions` to {there}, or see what else uses the token's sessions",
+        )
 
     def _heal(self, why: str) -> None:
-        self._become(DeviceHealth(DeviceState.HEALING, f"the session is being brought back: {why}"))
+        self._become(_healing(why))
         self._bring_up()
 
     def _failed(self, error: HsmsignError) -> None:
@@ -371,13 +394,20 @@ class Pkcs11Backend:
             retry_after=1.0 if kind is not PinRefusedError and kind is not PinLockedError else None,
         )
 
-    @contextlib.contextmanager
-    def _signatures_kept_out(self) -> Iterator[None]:
-        if self._exclusion is native.Exclusion.NOTHING or self._pool is None:
-            yield
-            return
-        with self._pool.managing():
-            yield
+    def _alone(self, ask: Callable[[], _T]) -> Callable[[], _T]:
+        """`ask`, with signatures kept out. Only around a single try: healing may replace the pool."""
+
+        def asking_alone() -> _T:
+            if self._exclusion is native.Exclusion.NOTHING or self._pool is None:
+                return ask()
+            with self._pool.managing():
+                return ask()
+
+        return asking_alone
+
+
+def _healing(why: str) -> DeviceHealth:
+    return DeviceHealth(DeviceState.HEALING, f"the session is being brought back: {why}")
 
 
 def _check_locator(locator: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from hsmsign.backends.base import Backend, BackendConfig
@@ -11,19 +12,24 @@ from hsmsign.model.errors import ConfigurationError
 
 
 class Maker(Protocol):
-    """Makes a device that is not started; `pin_refused` says that its PIN is not to be tried."""
+    """Makes a device that is not started; `pin_refused` says that its PIN is not to be tried, and
+    `logging_in` is called before it is."""
 
-    def __call__(self, config: BackendConfig, *, pin_refused: bool = False) -> Backend: ...  # noqa: D102
+    def __call__(  # noqa: D102
+        self, config: BackendConfig, *, pin_refused: bool = False, logging_in: Callable[[], None] = ...
+    ) -> Backend: ...
 
 
 KINDS: dict[str, Maker] = {"pkcs11": Pkcs11Backend, "softhsm": soft_hsm}
 
 
-def make_backend(config: BackendConfig, *, pin_refused: bool = False) -> Backend:
+def make_backend(
+    config: BackendConfig, *, pin_refused: bool = False, logging_in: Callable[[], None] = lambda: None
+) -> Backend:
     """The device that `config` describes. Raises ConfigurationError for a kind that is not known."""
     maker = KINDS.get(config.kind)
     if maker is None:
         raise ConfigurationError(
             f"backend {config.name!r} is of unknown kind {config.kind!r}", hint=f"known: {', '.join(KINDS)}"
         )
-    return maker(config, pin_refused=pin_refused)
+    return maker(config, pin_refused=pin_refused, logging_in=logging_in)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from pkcs11.constants import Attribute, ObjectClass
+
+from hsmsign.backends import objects
 from hsmsign.backends.base import BackendConfig
 from hsmsign.backends.pkcs11 import Pkcs11Backend
 from hsmsign.model.device import Protection
@@ -13,7 +18,9 @@ from hsmsign.model.errors import TokenNotPresentError
 from hsmsign.softhsm.provision import conf_text
 
 
-def soft_hsm(config: BackendConfig, *, pin_refused: bool = False) -> Pkcs11Backend:
+def soft_hsm(
+    config: BackendConfig, *, pin_refused: bool = False, logging_in: Callable[[], None] = lambda: None
+) -> Pkcs11Backend:
     """The device for `config`, on SoftHSM.
 
     SoftHSM is upset by keys that are made while another session looks for keys, so that the two are kept
@@ -29,7 +36,45 @@ def soft_hsm(config: BackendConfig, *, pin_refused: bool = False) -> Pkcs11Backe
         protection=Protection.SOFTWARE,
         prepare=shelf.prepare if shelf else lambda: None,
         present=shelf.changed_or_has if shelf else None,
+        logging_in=logging_in,
+        tidy=Husks().take_away,
     )
+
+
+class Husks:
+    """What SoftHSM leaves behind where it is killed while it makes a key: the file of an object into which no
+    attribute was written yet. It holds no key, has no name to find it by, and is taken away.
+
+    A key that another process is just making looks the same for an instant: only what was seen at an earlier
+    look, a second before, is a husk. Two looks after a start are enough.
+    """
+
+    def __init__(self) -> None:
+        self._looks = 0
+        self._seen: frozenset[int] = frozenset()
+
+    def take_away(self, session: Any) -> bool:
+        """Look once, and destroy what was there at the look before. Whether to look again. Raises PKCS11Error."""
+        empty = {thing.handle: thing for kind in _HALVES for thing in _unmarked(session, kind) if _holds_no_key(thing)}
+        for handle in self._seen & empty.keys():
+            empty[handle].destroy()
+        self._looks += 1
+        self._seen = frozenset(empty)
+        return self._looks < 2
+
+
+_HALVES = (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
+
+
+def _unmarked(session: Any, kind: ObjectClass) -> list[Any]:
+    """Not marked as the token's, though it is on its disk. A search by an empty name finds what has one only."""
+    return list(session.get_objects({Attribute.CLASS: kind, Attribute.TOKEN: False}))
+
+
+def _holds_no_key(thing: Any) -> bool:
+    """A key of ours has a name; any key says on which curve it is, or what its modulus is."""
+    said = objects.read(thing, (Attribute.ID, Attribute.LABEL, Attribute.LOCAL, Attribute.EC_PARAMS, Attribute.MODULUS))
+    return not any(said.values())
 
 
 class Shelf:

@@ -10,11 +10,11 @@ from pkcs11.mechanisms import Mechanism
 
 from hsmsign.backends import objects
 from hsmsign.backends.base import BackendConfig
-from hsmsign.backends.ckr import GONE, name_of_error
+from hsmsign.backends.ckr import GONE, UNLOCK, name_of_error
 from hsmsign.backends.uri import Pkcs11Uri
 from hsmsign.model.algorithms import Family, KeyAlgorithm
 from hsmsign.model.device import DeviceInfo, Protection
-from hsmsign.model.errors import ConfigurationError, TokenNotPresentError
+from hsmsign.model.errors import ConfigurationError, PinLockedError, TokenNotPresentError
 
 
 def find_token(library: Any, config: BackendConfig) -> Any:
@@ -58,6 +58,19 @@ def fits(token: Any, config: BackendConfig) -> bool:
 def serial_of(token: Any) -> str:
     """CK_TOKEN_INFO.serialNumber without its padding."""
     return str(token.serial.decode("utf-8", "replace").rstrip(" \0"))
+
+
+def check_pin_counters(token: Any) -> None:
+    """Read the counters before they are risked (CK_TOKEN_INFO.flags). Raises PinLockedError, PKCS11Error."""
+    flags = token.slot.get_token().flags
+    if flags & TokenFlag.USER_PIN_LOCKED:
+        raise PinLockedError("the token's PIN is locked", hint=UNLOCK, metadata={"ckr": "CKR_PIN_LOCKED"})
+    if flags & TokenFlag.USER_PIN_FINAL_TRY:
+        raise PinLockedError(
+            "one wrong PIN more would lock the token, so the PIN was not tried",
+            hint="make sure of the PIN by logging in with the vendor's tool (which resets the counter),"
+            " then reload the daemon",
+        )
 
 
 def uri_of(token: Any) -> Pkcs11Uri:

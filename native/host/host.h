@@ -32,7 +32,7 @@ typedef enum hsm_exclusion {
 
 typedef struct hsm_pool_config {
     uint64_t slot_id;
-    uint32_t sessions;          /* threads, each with its own session; 1..1024 */
+    uint32_t sessions;          /* threads, each with its own session; 1..1024. Where the token gives fewer, that many work */
     uint32_t max_queued_bytes;  /* of orders a connection may have waiting before it is no longer read */
     uint8_t exclusive_management; /* hsm_exclusion: what hsm_manage_begin..end keeps out */
 } hsm_pool_config;
@@ -49,6 +49,7 @@ typedef struct hsm_pool_stats {
     uint32_t queued;           /* jobs waiting */
     uint32_t active;           /* jobs inside the module now */
     uint32_t sessions;         /* sessions open */
+    uint32_t resting;          /* threads without a session, because the token had no more (CKR_SESSION_COUNT) */
     uint32_t connections;
     uint64_t oldest_active_ms; /* how long the oldest job has been inside the module; 0 if none */
     uint64_t signed_total;

@@ -22,6 +22,8 @@ static int init_locks(hsm_pool *pool)
     if (failed == 0 && (failed = pthread_condattr_init(&monotonic)) == 0) {
         (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
         failed = pthread_cond_init(&pool->work, &monotonic);
+        if (failed == 0)
+            failed = pthread_cond_init(&pool->rest, NULL);
         (void)pthread_condattr_destroy(&monotonic);
     }
     if (failed == 0 && (failed = pthread_rwlockattr_init(&writer_first)) == 0) {
@@ -116,9 +118,12 @@ hsm_status hsm_pool_set_mode(hsm_pool *pool, hsm_pool_mode mode, hsm_status stat
     (void)n;
     pool->mode = mode;
     pool->failing_with = status;
-    if (mode == HSM_POOL_RUNNING)
+    if (mode == HSM_POOL_RUNNING) {
         pool->generation++;
+        pool->resting = 0;
+    }
     (void)pthread_cond_broadcast(&pool->work);
+    (void)pthread_cond_broadcast(&pool->rest);
     (void)pthread_mutex_unlock(&pool->lock);
     return HSM_OK;
 }
@@ -153,6 +158,7 @@ void hsm_pool_get_stats(hsm_pool *pool, hsm_pool_stats *out)
     out->mode = pool->mode;
     out->queued = pool->queue.waiting;
     out->last_fault_ckr = pool->last_fault_ckr;
+    out->resting = pool->resting;
     const struct hsm_conn *conn;
     TAILQ_FOREACH(conn, &pool->conns, link)
         out->connections += !conn->finished;
@@ -231,6 +237,7 @@ void hsm_pool_free(hsm_pool *pool)
     (void)pthread_mutex_lock(&pool->lock);
     pool->stop = true;
     (void)pthread_cond_broadcast(&pool->work);
+    (void)pthread_cond_broadcast(&pool->rest);
     TAILQ_FOREACH(conn, &pool->conns, link) {
         conn->stop = true;
         hsm_conn_wake(conn);
@@ -250,6 +257,7 @@ void hsm_pool_free(hsm_pool *pool)
     hsm_digests_free(&pool->digests);
     (void)pthread_rwlock_destroy(&pool->manage);
     (void)pthread_cond_destroy(&pool->work);
+    (void)pthread_cond_destroy(&pool->rest);
     (void)pthread_mutex_destroy(&pool->lock);
     (void)close(pool->fault_fd);
     free(pool->threads);

@@ -47,6 +47,7 @@ struct hsm_thread {
     pthread_t thread;
     struct hsm_signer signer;      /* the thread's own */
     uint64_t generation;           /* of the mode it opened its session in; the thread's own */
+    bool resting;                  /* the token has no session for it in this generation; the thread's own */
     uint64_t forgotten;            /* how far it has read the ring; the thread's own */
     _Atomic uint64_t active_since; /* ns; 0: not inside the module */
     _Atomic bool session_open;
@@ -72,7 +73,9 @@ struct hsm_pool {
     hsm_status failing_with;
     uint64_t generation;      /* counts each time the mode became RUNNING */
     uint64_t last_fault_ckr;
+    pthread_cond_t rest;      /* another mode, or the end: what threads without a session wait for */
     uint32_t idle;            /* threads that wait for work */
+    uint32_t resting;         /* threads for which the token had no session in this generation */
     bool sweeping;            /* one of them looks for deadlines meanwhile */
     bool stop;
 

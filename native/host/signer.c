@@ -183,14 +183,30 @@ static void work_on(struct hsm_thread *self, const struct hsm_chunk *chunk, hsm_
     (void)pthread_mutex_unlock(&self->pool->lock);
 }
 
+/* The token has fewer sessions than there are threads: this one rests until there is a new beginning. False
+ * where all of them would. */
+static bool rest(struct hsm_thread *self)
+{
+    struct hsm_pool *pool = self->pool;
+    (void)pthread_mutex_lock(&pool->lock);
+    bool current = pool->generation == self->generation;
+    bool others = pool->resting + 1 < pool->config.sessions;
+    self->resting = current && others;
+    if (self->resting)
+        pool->resting++;
+    (void)pthread_mutex_unlock(&pool->lock);
+    return !current || others;
+}
+
 static void open_session(struct hsm_thread *self)
 {
     self->signer.session.logged_in = false; /* a new beginning: what was expected of the token before is over */
     enter_module(self);
     CK_RV rv = hsm_session_open(&self->signer.session);
     leave_module(self);
-    if (rv != CKR_OK)
-        hsm_pool_fault(self->pool, self->generation, rv);
+    if (rv == CKR_OK || (rv == CKR_SESSION_COUNT && rest(self)))
+        return;
+    hsm_pool_fault(self->pool, self->generation, rv);
 }
 
 /* Waits a little, then answers orders whose deadline is over. With the lock held; it lets go of it. */
@@ -226,10 +242,16 @@ static bool next_chunk(struct hsm_thread *self, struct hsm_chunk *chunk, bool *r
             return false;
         if (pool->mode == HSM_POOL_RUNNING && self->generation != pool->generation) {
             self->generation = pool->generation;
+            self->resting = false;
             *reopen = true;
             return true;
         }
-        if (pool->mode != HSM_POOL_HEALING && hsm_queue_take(&pool->queue, pool->config.sessions, chunk))
+        if (pool->mode == HSM_POOL_RUNNING && self->resting) { /* not at `work`: it would take others' signals */
+            (void)pthread_cond_wait(&pool->rest, &pool->lock);
+            continue;
+        }
+        if (pool->mode != HSM_POOL_HEALING &&
+            hsm_queue_take(&pool->queue, pool->config.sessions - pool->resting, chunk))
             return true;
         pool->idle++;
         if (pool->mode == HSM_POOL_HEALING && pool->queue.waiting > 0 && !pool->sweeping)

@@ -17,7 +17,18 @@ from tests.support.softhsm import Faults, calls
 from tests.support.verify import verify
 
 P256 = Scheme.ECDSA_P256_SHA256
+HUSK = (
+    "000000000000000500000000000000000000000000000002000000000000000300000000000000010000000000000001"
+    "0000000000000000020000000000000001ff000000000000010000000000000000020000000000000003"
+)
 Start = Callable[..., HostProcess]
+
+
+def husk_in(folder: Path) -> Path:
+    """What SoftHSM 2.6.1 had on disk when it was killed in C_GenerateKeyPair, before it wrote what the object is."""
+    husk = folder / "61b7e4c8-0949-0b8b-4c41-a043b6169dd1.object"
+    husk.write_bytes(bytes.fromhex(HUSK))
+    return husk
 
 
 def wrong_pin(folder: Path) -> PinSource:
@@ -152,6 +163,77 @@ def test_a_key_that_could_not_even_be_taken_away_is_there_once_after_the_next_tr
     assert device.find(ObjectQuery(id=b"id-of-mine")) == [key]
 
 
+def test_a_token_with_fewer_sessions_than_asked_signs_with_those_it_has(host: Start, faults: Faults) -> None:
+    faults.set("C_OpenSession most=2")  # one for management, and one for the three threads
+    device = host(sessions=3)
+    device.wait_for_state("READY")
+    key = device.generate(KeyAlgorithm.EC_P256)
+    connection = device.signing()
+    for _ in range(3):
+        results = connection.sign(key.locator, P256, [b"m"] * 200)
+        assert {result.status for result in results} == {JobStatus.OK}
+    assert "only 1 of 3 sessions" in device.wait_for(lambda event: "only" in event.get("message", ""))["message"]
+    assert not [event for event in device.events if event.get("state") == "HEALING"]
+
+
+def test_a_token_without_a_session_to_spare_is_not_healed_without_end(host: Start, faults: Faults) -> None:
+    log = faults.log("C_Login", "C_OpenSession most=1")
+    device = host()
+    device.wait_for_state("HEALING")
+    device.wait_for_beats(3)
+    assert device.health().ckr == "CKR_SESSION_COUNT"
+    assert calls(log) < 8
+    faults.set()
+    device.wait_for_state("READY")
+    key = device.generate(KeyAlgorithm.EC_P256)
+    assert device.signing().sign(key.locator, P256, [b"m"])[0].status is JobStatus.OK
+
+
+def test_a_fault_that_healing_does_not_cure_is_looked_at_once_a_second(host: Start, faults: Faults) -> None:
+    log = faults.log("C_Login")
+    device = host()
+    device.wait_for_state("READY")
+    key = device.generate(KeyAlgorithm.EC_P256)
+    connection = device.signing()
+    faults.set(f"C_Login log={log}", "C_Sign rv=CKR_DEVICE_REMOVED")
+    results = connection.sign(key.locator, P256, [b"m"] * 40)
+    assert {result.status for result in results} == {JobStatus.DEVICE_ERROR}
+    assert calls(log) <= len([event for event in device.events if event["event"] == "beat"]) + 3
+
+
+def test_sessions_and_login_lost_at_once_under_load_are_brought_back(host: Start, faults: Faults) -> None:
+    device = host()
+    device.wait_for_state("READY")
+    key = device.generate(KeyAlgorithm.EC_P256)
+    faults.set("C_SignInit lose after=50 count=1")
+    messages = [b"%d" % number for number in range(200)]
+    for message, result in zip(messages, device.signing().sign(key.locator, P256, messages), strict=True):
+        assert result.status is JobStatus.OK
+        verify(key.public_key, P256, result.signature, message)
+
+
+def test_a_slot_that_changed_is_found_while_a_key_is_made(host: Start, faults: Faults) -> None:
+    device = host()
+    device.wait_for_state("READY")
+    faults.set("C_GetSlotList moved", "C_GenerateKeyPair rv=CKR_SESSION_HANDLE_INVALID count=1")
+    key = device.generate(KeyAlgorithm.EC_P256)
+    assert device.signing().sign(key.locator, P256, [b"m"])[0].status is JobStatus.OK
+
+
+def test_what_a_killed_softhsm_left_without_a_key_in_it_is_taken_away(host: Start, tmp_path: Path) -> None:
+    device = host()
+    device.wait_for_state("READY")
+    key = device.generate(KeyAlgorithm.EC_P256)
+    folder = next((tmp_path / "token" / "tokens").iterdir())
+    device.kill()
+    husk = husk_in(folder)
+    device.start()
+    device.wait_for_state("READY")
+    device.wait_for_beats(3)
+    assert not husk.exists()
+    assert device.find(ObjectQuery(locator=key.locator)) == [key]
+
+
 def test_a_hanging_signature_ends_the_host(host: Start, faults: Faults) -> None:
     device = host(hang_after=1.0)
     device.wait_for_state("READY")
@@ -192,6 +274,19 @@ def test_sigterm_lets_what_was_taken_be_signed(host: Start, faults: Faults) -> N
     connection = device.signing()
     assert connection.sign(key.locator, P256, [b"first"])[0].status is JobStatus.OK
     faults.set("C_Sign delay_ms=5")
+    number = connection.send(key.locator, P256, [b"m"] * 100)
+    device.wait_for_beats(1)
+    device.process.terminate()
+    assert {result.status for result in connection.wait({number: 100})[0]} == {JobStatus.OK}
+    assert device.ended() == 0
+
+
+def test_draining_for_longer_than_a_management_call_may_take_is_no_hang(host: Start, faults: Faults) -> None:
+    device = host(manage_timeout=0.5)
+    device.wait_for_state("READY")
+    key = device.generate(KeyAlgorithm.EC_P256)
+    connection = device.signing()
+    faults.set("C_Sign delay_ms=40")
     number = connection.send(key.locator, P256, [b"m"] * 100)
     device.wait_for_beats(1)
     device.process.terminate()

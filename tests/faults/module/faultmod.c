@@ -10,6 +10,9 @@
  *     C_Login rv=CKR_PIN_LOCKED                 every call fails
  *     C_Login log=/path                         a line is added to the file for each call
  *     C_GetTokenInfo flags=USER_PIN_FINAL_TRY   a flag is added to what the device says
+ *     C_OpenSession most=2                      CKR_SESSION_COUNT while that many sessions are open
+ *     C_GetSlotList moved                       slots have other numbers than before
+ *     C_SignInit lose after=5 count=1           before the call all sessions are closed, and the login with them
  *
  * `after` and `count` are of calls since the rule was read. A line that cannot be read ends the process
  * (exit 99): a test whose fault is not made would prove nothing.
@@ -31,14 +34,15 @@
 #include "pkcs11.h"
 
 #define RULES_MAX 32
+#define MOVED (1UL << 40) /* the bit that a moved slot's number has more */
 #define DEFAULT_REAL "/usr/lib/softhsm/libsofthsm2.so"
 
 struct rule {
     char function[48];
     char log[256];
     unsigned long delay_ms, after, count; /* count 0: for ever */
-    unsigned long rv, flags;
-    bool has_rv, hang, crash;
+    unsigned long rv, flags, most;
+    bool has_rv, hang, crash, lose, moved;
     unsigned long calls;
 };
 
@@ -50,6 +54,8 @@ static off_t read_size = -1;
 static ino_t read_inode;
 static CK_FUNCTION_LIST real;
 static CK_FUNCTION_LIST ours;
+static CK_SLOT_ID last_slot;
+static unsigned long open_sessions;
 
 static const struct {
     const char *name;
@@ -104,6 +110,12 @@ static void read_word(struct rule *rule, const char *word)
         rule->hang = true;
     } else if (strcmp(word, "crash") == 0) {
         rule->crash = true;
+    } else if (strcmp(word, "moved") == 0) {
+        rule->moved = true;
+    } else if (strcmp(word, "lose") == 0) {
+        rule->lose = true;
+    } else if (strncmp(word, "most=", 5) == 0) {
+        rule->most = named(value);
     } else if (strncmp(word, "delay_ms=", 9) == 0) {
         rule->delay_ms = named(value);
     } else if (strncmp(word, "after=", 6) == 0) {
@@ -177,7 +189,7 @@ static void note(const char *path, const char *function)
 /* What is to become of a call of `function`. True: *rv is its answer, the device is not asked. */
 static bool fault(const char *function, CK_RV *rv, unsigned long *flags)
 {
-    bool answered = false, hang = false, crash = false;
+    bool answered = false, hang = false, crash = false, lose = false;
     unsigned long delay_ms = 0;
     (void)pthread_mutex_lock(&lock);
     read_rules();
@@ -193,9 +205,13 @@ static bool fault(const char *function, CK_RV *rv, unsigned long *flags)
         delay_ms += rule->delay_ms;
         hang = hang || rule->hang;
         crash = crash || rule->crash;
-        *flags |= rule->flags;
+        lose = lose || rule->lose;
+        *flags |= rule->moved ? MOVED : rule->flags;
         if (rule->has_rv && !answered) {
             *rv = rule->rv;
+            answered = true;
+        } else if (rule->most != 0 && open_sessions >= rule->most) {
+            *rv = CKR_SESSION_COUNT;
             answered = true;
         }
     }
@@ -206,6 +222,12 @@ static bool fault(const char *function, CK_RV *rv, unsigned long *flags)
     }
     if (crash)
         (void)raise(SIGSEGV);
+    if (lose) {
+        (void)real.C_CloseAllSessions(last_slot);
+        (void)pthread_mutex_lock(&lock);
+        open_sessions = 0;
+        (void)pthread_mutex_unlock(&lock);
+    }
     while (hang)
         (void)pause();
     return answered;
@@ -222,12 +244,10 @@ static bool fault(const char *function, CK_RV *rv, unsigned long *flags)
     }
 
 FORWARD(C_Initialize, (void *arguments), (arguments))
-FORWARD(C_GetSlotList, (CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count), (present, slots, count))
-FORWARD(C_GetSlotInfo, (CK_SLOT_ID slot, CK_SLOT_INFO *info), (slot, info))
-FORWARD(C_GetMechanismList, (CK_SLOT_ID slot, CK_MECHANISM_TYPE *list, CK_ULONG *count), (slot, list, count))
-FORWARD(C_OpenSession, (CK_SLOT_ID slot, CK_FLAGS session_flags, void *context, CK_NOTIFY notify, CK_SESSION_HANDLE *session),
-        (slot, session_flags, context, notify, session))
-FORWARD(C_CloseSession, (CK_SESSION_HANDLE session), (session))
+FORWARD(C_GetSlotInfo, (CK_SLOT_ID slot, CK_SLOT_INFO *info), (slot & ~MOVED, info))
+FORWARD(C_GetMechanismList, (CK_SLOT_ID slot, CK_MECHANISM_TYPE *list, CK_ULONG *count),
+        (slot & ~MOVED, list, count))
+FORWARD(C_GetMechanismInfo, (CK_SLOT_ID slot, CK_MECHANISM_TYPE type, CK_MECHANISM_INFO *info), (slot & ~MOVED, type, info))
 FORWARD(C_Login, (CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pin, CK_ULONG pin_len),
         (session, user, pin, pin_len))
 FORWARD(C_Logout, (CK_SESSION_HANDLE session), (session))
@@ -245,13 +265,53 @@ FORWARD(C_GenerateKeyPair,
          CK_ATTRIBUTE *private_template, CK_ULONG private_count, CK_OBJECT_HANDLE *public_key, CK_OBJECT_HANDLE *private_key),
         (session, mechanism, public_template, public_count, private_template, private_count, public_key, private_key))
 
+static CK_RV fault_C_GetSlotList(CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count)
+{
+    CK_RV rv = CKR_OK;
+    unsigned long flags = 0;
+    if (fault("C_GetSlotList", &rv, &flags))
+        return rv;
+    rv = real.C_GetSlotList(present, slots, count);
+    for (CK_ULONG i = 0; rv == CKR_OK && slots != NULL && i < *count; i++)
+        slots[i] |= flags;
+    return rv;
+}
+
+static CK_RV fault_C_OpenSession(CK_SLOT_ID slot, CK_FLAGS session_flags, void *context, CK_NOTIFY notify,
+                                 CK_SESSION_HANDLE *session)
+{
+    CK_RV rv = CKR_OK;
+    unsigned long flags = 0;
+    if (fault("C_OpenSession", &rv, &flags))
+        return rv;
+    rv = real.C_OpenSession(slot & ~MOVED, session_flags, context, notify, session);
+    (void)pthread_mutex_lock(&lock);
+    last_slot = slot & ~MOVED;
+    open_sessions += rv == CKR_OK;
+    (void)pthread_mutex_unlock(&lock);
+    return rv;
+}
+
+static CK_RV fault_C_CloseSession(CK_SESSION_HANDLE session)
+{
+    CK_RV rv = CKR_OK;
+    unsigned long flags = 0;
+    if (fault("C_CloseSession", &rv, &flags))
+        return rv;
+    rv = real.C_CloseSession(session);
+    (void)pthread_mutex_lock(&lock);
+    open_sessions -= rv == CKR_OK && open_sessions > 0;
+    (void)pthread_mutex_unlock(&lock);
+    return rv;
+}
+
 static CK_RV fault_C_GetTokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
 {
     CK_RV rv = CKR_OK;
     unsigned long flags = 0;
     if (fault("C_GetTokenInfo", &rv, &flags))
         return rv;
-    rv = real.C_GetTokenInfo(slot, info);
+    rv = real.C_GetTokenInfo(slot & ~MOVED, info);
     if (rv == CKR_OK)
         info->flags |= flags;
     return rv;
@@ -280,6 +340,7 @@ __attribute__((visibility("default"))) CK_RV C_GetFunctionList(CK_FUNCTION_LIST 
         ours.C_GetSlotInfo = fault_C_GetSlotInfo;
         ours.C_GetTokenInfo = fault_C_GetTokenInfo;
         ours.C_GetMechanismList = fault_C_GetMechanismList;
+        ours.C_GetMechanismInfo = fault_C_GetMechanismInfo;
         ours.C_OpenSession = fault_C_OpenSession;
         ours.C_CloseSession = fault_C_CloseSession;
         ours.C_Login = fault_C_Login;
