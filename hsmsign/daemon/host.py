@@ -108,7 +108,8 @@ class Host:
         """Once a second: tell that we live, look at the device, and at how long it takes."""
         self._control.send("beat")
         config = self._backend.config
-        if self._backend.oldest_active() > config.hang_after or self._thread.busy() > config.manage_timeout:
+        longest = config.manage_timeout + (self._drain if self._stopping else 0.0)  # draining is a job, too
+        if self._backend.oldest_active() > config.hang_after or self._thread.busy() > longest:
             os._exit(EXIT_REPLACE)  # a thread is stuck inside the vendor's library: nothing can be closed
         if isinstance(self._backend, Replaceable) and self._backend.outdated():
             os._exit(EXIT_REPLACE)
@@ -214,7 +215,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     config: BackendConfig = from_json(BackendConfig, order["config"])
     _clean_environment(config, order.get("env") or {})
-    backend = make_backend(config, pin_refused=bool(order.get("pin_refused")))
+    backend = make_backend(
+        config, pin_refused=bool(order.get("pin_refused")), logging_in=lambda: control.send("logging-in")
+    )
     listen = socket.socket(fileno=given.listen_fd)
     return Host(backend, control, listen, float(order.get("drain", _DRAIN))).run()
 

@@ -23,15 +23,40 @@ from hsmsign.model.hostwire import to_json
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 _SETTLED = 10.0
 """Seconds after which a child that ends is not counted as one that keeps failing."""
+_PARTING = 2.0
+"""Seconds that a worker which does not serve yet is given to go."""
 _REFUSED = frozenset({"PIN_REFUSED", "PIN_LOCKED"})
 _STUCK = _REFUSED | {"BROKEN"}
 _SUPERVISORS_OWN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID")
 log = structlog.get_logger()
 
 
-def environment_without(names: set[str]) -> dict[str, str]:
-    """Our environment less these variables and what systemd said to the supervisor alone."""
-    return {name: value for name, value in os.environ.items() if name not in names and name not in _SUPERVISORS_OWN}
+class Environments:
+    """What of our own environment each child is given: a PIN's variable goes to the host that needs it alone.
+
+    Also the variables of backends that a reload took away stay secret: they are still in our own environment.
+    """
+
+    def __init__(self) -> None:
+        self._secret: set[str] = set()
+
+    def learn(self, config: Config) -> None:
+        """Keep the variables that this configuration names."""
+        self._secret |= {backend.pin.env for backend in config.backends if backend.pin is not None and backend.pin.env}
+
+    def for_worker(self) -> dict[str, str]:
+        """What a front worker gets."""
+        return self._without({*self._secret, "CREDENTIALS_DIRECTORY"})
+
+    def for_host(self, backend: BackendConfig) -> dict[str, str]:
+        """What the host of this backend gets."""
+        pin = backend.pin
+        withheld = self._secret - {pin.env if pin is not None else None}
+        return self._without(withheld if pin is not None and pin.credential else {*withheld, "CREDENTIALS_DIRECTORY"})
+
+    def _without(self, names: set[str]) -> dict[str, str]:
+        # nor what systemd said to the supervisor alone
+        return {name: value for name, value in os.environ.items() if name not in names and name not in _SUPERVISORS_OWN}
 
 
 class _Backoff:
@@ -49,8 +74,11 @@ class _Backoff:
 class HostKeeper:
     """One device host after the other, on one listening socket that callers can always reach."""
 
-    def __init__(self, backend: BackendConfig, config: Config, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, backend: BackendConfig, config: Config, environments: Environments, changed: Callable[[], None]
+    ) -> None:
         self.child: Child | None = None
+        self._environments = environments
         self._backend = backend
         self._config = config
         self._changed = changed
@@ -59,16 +87,13 @@ class HostKeeper:
         self._stopping = asyncio.Event()
         self._state = ""
         self._pin_refused = False
+        self._pin_good = False
+        self._logging_in = False
 
     @property
     def name(self) -> str:
         """The backend's name."""
         return self._backend.name
-
-    @property
-    def kind(self) -> str:
-        """The backend's kind."""
-        return self._backend.kind
 
     def start(self) -> None:
         """Begin to keep a host running."""
@@ -83,6 +108,7 @@ class HostKeeper:
                 code = await child.run()
                 expected = child.stopping
                 log.info("device host ended", backend=self.name, pid=child.pid, code=code)
+                self._mistrust_unfinished_login()
             except OSError as error:  # no memory, no descriptors: perhaps in a moment
                 log.error("cannot start a device host", backend=self.name, error=error.strerror)
             wait = 0.0 if expected else backoff.after(time.monotonic() - began)
@@ -96,22 +122,32 @@ class HostKeeper:
             "pin_refused": self._pin_refused,
             "drain": self._config.drain_seconds,
         }
-        others = {
-            other.pin.env
-            for other in self._config.backends
-            if other.name != self.name and other.pin is not None and other.pin.env
-        }
         arguments: dict[str, socket.socket | None] = {"--listen-fd": self._socket}
-        environment = environment_without(others)
+        environment = self._environments.for_host(self._backend)
         self.child = Child.start(f"host {self.name}", "hsmsign.daemon.host", arguments, message, environment)
         self.child.on_event = self._heard
         log.info("device host started", backend=self.name, pid=self.child.pid)
         self._changed()
         return self.child
 
+    def _mistrust_unfinished_login(self) -> None:
+        """A host that ended inside C_Login may have used up a try: unless the PIN was good before, the next one
+        does not try it."""
+        if self._logging_in and not self._pin_good:
+            self._pin_refused = True
+            log.error(
+                "the device host ended while it logged in; the PIN is not tried again before a reload",
+                backend=self.name,
+                hint="see the vendor's log and the token's PIN counter, then reload",
+            )
+        self._logging_in = False
+
     def _heard(self, event: Event) -> None:
+        if event.get("event") == "logging-in":
+            self._logging_in = True
         if event.get("event") != "health":
             return
+        self._logging_in = False
         self._state = str(event.get("state", ""))
         # remembered here, where it outlives the host: a PIN that was refused is not tried again by itself. The
         # next host says STARTING first, and perhaps that the token is away: only a login that went well, or a
@@ -119,7 +155,7 @@ class HostKeeper:
         if self._state in _REFUSED:
             self._pin_refused = True
         elif self._state == "READY":
-            self._pin_refused = False
+            self._pin_refused, self._pin_good = False, True
         level = log.error if self._state in _STUCK else log.info
         details = {key: event[key] for key in ("message", "hint", "ckr") if event.get(key)}
         level("device", backend=self.name, state=self._state, **details)
@@ -127,10 +163,11 @@ class HostKeeper:
     def reload(self, backend: BackendConfig, config: Config) -> None:
         """Take a new configuration. The host is replaced where it changed, or where it is stuck: a
         reload is a person's word that the PIN may be tried again."""
-        replaced = backend != self._backend or self._state in _STUCK
+        replaced = backend != self._backend or self._state in _STUCK or self._pin_refused
         self._backend, self._config = backend, config
+        self._pin_good = False  # it may be another PIN from now on
         if replaced and self.child is not None:
-            self._pin_refused = False
+            self._pin_refused = self._logging_in = False
             self._state = ""
             self.child.on_event = lambda _: None
             self.child.terminate()
@@ -141,7 +178,7 @@ class HostKeeper:
         if self._task is not None:
             if self.child is not None:
                 self.child.terminate()
-            await self._task
+            await asyncio.wait([self._task])  # not the task itself: whoever gives up waiting must not end it
         self._socket.close()
         self.path.unlink(missing_ok=True)
 
@@ -153,6 +190,7 @@ class WorkerKeeper:
         self.current: Child | None = None
         self.endpoint = ""
         self._changed = changed
+        self._starting: Child | None = None
         self._retiring: set[Child] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._reserved: socket.socket | None = None
@@ -171,20 +209,27 @@ class WorkerKeeper:
     @property
     def children(self) -> list[Child]:
         """All workers that run now."""
-        return [*([self.current] if self.current is not None else []), *self._retiring]
+        return [child for child in (self.current, self._starting, *self._retiring) if child is not None]
 
     async def start(self, config: WorkerConfig, environment: dict[str, str]) -> Event | None:
         """Start a worker and wait until it serves; then let the one before it finish and go.
 
-        Gives what it said where it cannot start: then nothing has changed.
+        Gives what it said where it cannot start: then nothing has changed, as where waiting is cancelled.
         """
         # a worker that is still there may be making a key, which looks like what a crash leaves
         child = self._spawn(replace(config, mend=self.current is None), environment)
         run = asyncio.get_running_loop().create_task(child.run())
         ready = asyncio.get_running_loop().create_task(child.ready.wait())
-        await asyncio.wait([run, ready], return_when=asyncio.FIRST_COMPLETED)
-        if not child.ready.is_set():
+        self._starting = child
+        try:
+            await asyncio.wait([run, ready], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await self._give_up(child, run)
+            raise
+        finally:
+            self._starting = None
             ready.cancel()
+        if not child.ready.is_set():
             return child.failure or {"message": f"the front worker ended with {run.result()} before it was ready"}
         before, self.current = self.current, child
         keep = asyncio.get_running_loop().create_task(self._keep(child, run, config, environment))
@@ -194,6 +239,14 @@ class WorkerKeeper:
             self._retiring.add(before)
             before.terminate()
         return None
+
+    @staticmethod
+    async def _give_up(child: Child, run: asyncio.Task[int]) -> None:
+        """End a worker that has nothing under way yet, whatever it hangs in."""
+        child.terminate()
+        await asyncio.wait([run], timeout=_PARTING)
+        child.kill()
+        await asyncio.wait([run])
 
     def _spawn(self, config: WorkerConfig, environment: dict[str, str]) -> Child:
         message = {"config": to_json(replace(config, listen=self.endpoint))}

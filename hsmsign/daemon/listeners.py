@@ -24,14 +24,23 @@ _PATIENCE = 2.0
 def lock_state(state_dir: Path) -> int:
     """Make sure that this is the only daemon on a state folder; the lock lasts as long as the descriptor."""
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return _lock(state_dir / "lock", "state")
+
+
+def lock_run(run_dir: Path) -> int:
+    """The same for the folder of its sockets, which is there."""
+    return _lock(run_dir / "run.lock", "run")
+
+
+def _lock(path: Path, what: str) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(fd)
         raise UnavailableError(
-            f"another daemon (process {owner}) uses the state folder {state_dir}",
+            f"another daemon (process {owner}) uses the {what} folder {path.parent}",
             hint="stop it first, or give this one a state_dir and run_dir of its own",
         ) from error
     os.ftruncate(fd, 0)

@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -21,13 +21,14 @@ from hsmsign.daemon import config as configuration
 from hsmsign.daemon import listeners, logs
 from hsmsign.daemon.children import Child
 from hsmsign.daemon.config import Config
-from hsmsign.daemon.keepers import HostKeeper, WorkerKeeper, environment_without
+from hsmsign.daemon.keepers import Environments, HostKeeper, WorkerKeeper
 from hsmsign.daemon.notify import Notifier
 from hsmsign.daemon.worker_config import HostAddress, WorkerConfig
 from hsmsign.model.errors import HsmsignError
 
 EXIT_CONFIG = 78
 _PATROL = 0.25
+_T = TypeVar("_T")
 log = structlog.get_logger()
 
 
@@ -44,7 +45,8 @@ class Supervisor:
         self._hurry = asyncio.Event()
         self._reload = asyncio.Event()
         self._endpoints: dict[str, object] = {}
-        self._pins: set[str] = set()
+        self._environments = Environments()
+        self._leaving: list[HostKeeper] = []
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Returns the exit code."""
@@ -53,7 +55,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._asked_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         self._config.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        lock = listeners.lock_state(self._config.state_dir)
+        locks = [listeners.lock_state(self._config.state_dir), listeners.lock_run(self._config.run_dir)]
         self._endpoints_file.unlink(missing_ok=True)
         try:
             self._open()
@@ -65,7 +67,8 @@ class Supervisor:
                 await self._end_children()
         finally:
             self._endpoints_file.unlink(missing_ok=True)
-            os.close(lock)
+            for lock in locks:
+                os.close(lock)
 
     @property
     def _endpoints_file(self) -> Path:
@@ -73,22 +76,23 @@ class Supervisor:
 
     def _open(self) -> None:
         config = self._config
+        self._environments.learn(config)
         self._worker = WorkerKeeper(self._changed)
         self._worker.listen(config)
         for backend in config.backends:
-            self._hosts[backend.name] = HostKeeper(backend, config, self._changed)
+            self._hosts[backend.name] = HostKeeper(backend, config, self._environments, self._changed)
 
     async def _serve(self) -> int:
         assert self._worker is not None  # noqa: S101 - _open made it
         for host in self._hosts.values():
             host.start()
-        failure = await self._worker.start(self._worker_config(self._config), self._environment(self._config))
+        start = self._worker.start(self._worker_config(self._config), self._environments.for_worker())
+        failure = await self._unless_stopped(start)
         if failure is not None:
             log.error("the daemon cannot start", error=failure.get("message", ""), hint=failure.get("hint", ""))
             return EXIT_CONFIG
-        self._changed()
-        log.info("ready", **{key: value for key, value in self._endpoints.items() if key != "pids"})
-        self._notify.ready("serving")
+        if not self._stop.is_set():
+            self._serving()
         while not self._stop.is_set():
             waits = [asyncio.create_task(event.wait()) for event in (self._stop, self._reload)]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -96,10 +100,28 @@ class Supervisor:
                 wait.cancel()
             if self._reload.is_set() and not self._stop.is_set():
                 self._reload.clear()
-                await self._reload_now()
+                await self._unless_stopped(self._reload_now())
         self._notify.stopping()
         log.info("stopping", drain_seconds=self._config.drain_seconds)
         return 0
+
+    def _serving(self) -> None:
+        self._changed()
+        log.info("ready", **{key: value for key, value in self._endpoints.items() if key != "pids"})
+        self._notify.ready("serving")
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, _T]) -> _T | None:
+        """Do it, or give it up as soon as we are asked to stop (None)."""
+        task = asyncio.create_task(work)
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+        try:
+            return await task
+        except asyncio.CancelledError:
+            return None
 
     def _asked_to_stop(self) -> None:
         if self._stop.is_set():
@@ -108,13 +130,10 @@ class Supervisor:
 
     def _worker_config(self, config: Config) -> WorkerConfig:
         assert self._worker is not None  # noqa: S101 - _open made it
-        hosts = tuple(HostAddress(host.name, host.kind, host.path) for host in self._hosts.values())
+        hosts = tuple(
+            HostAddress(backend.name, backend.kind, self._hosts[backend.name].path) for backend in config.backends
+        )
         return config.for_worker(self._worker.endpoint, hosts)
-
-    def _environment(self, config: Config) -> dict[str, str]:
-        # also of backends that a reload took away: their variables are still in our own environment
-        self._pins |= {backend.pin.env for backend in config.backends if backend.pin is not None and backend.pin.env}
-        return environment_without(self._pins | {"CREDENTIALS_DIRECTORY"})
 
     # ---- SIGHUP ----
 
@@ -141,17 +160,19 @@ class Supervisor:
             raise configuration.restart_needed("daemon.state_dir or daemon.run_dir")
         if (config.listen, config.unix_socket, config.unix_group) != (old.listen, old.unix_socket, old.unix_group):
             raise configuration.restart_needed("where the daemon listens")
+        self._environments.learn(config)
         added = {
-            backend.name: HostKeeper(backend, config, self._changed)
+            backend.name: HostKeeper(backend, config, self._environments, self._changed)
             for backend in config.backends
             if backend.name not in self._hosts
         }
         before = dict(self._hosts)
         wanted = {backend.name: backend for backend in config.backends}
         self._hosts = {name: before.get(name) or added[name] for name in wanted}
-        failure = await self._worker.start(self._worker_config(config), self._environment(config))
+        self._leaving = [host for name, host in before.items() if name not in wanted]
+        failure = await self._worker.start(self._worker_config(config), self._environments.for_worker())
         if failure is not None:
-            self._hosts = before
+            self._hosts, self._leaving = before, []
             for host in added.values():
                 await host.stop()
             raise HsmsignError(failure.get("message", "the new worker did not start"), hint=failure.get("hint", ""))
@@ -161,8 +182,9 @@ class Supervisor:
         for name, host in before.items():
             if name in wanted:
                 host.reload(wanted[name], config)
-            else:
-                await host.stop()
+        while self._leaving:
+            await self._leaving[-1].stop()
+            self._leaving.pop()
         logs.configure(config.log_level, config.log_format, "supervisor")
         self._changed()
 
@@ -179,7 +201,7 @@ class Supervisor:
                     child.kill()
 
     def _children(self) -> list[Child]:
-        children = [host.child for host in self._hosts.values() if host.child is not None]
+        children = [host.child for host in (*self._hosts.values(), *self._leaving) if host.child is not None]
         return [*children, *(self._worker.children if self._worker is not None else [])]
 
     def _changed(self) -> None:
@@ -213,7 +235,8 @@ class Supervisor:
             self._worker.close()
 
     async def _end_hosts(self) -> None:
-        await asyncio.gather(*(host.stop() for host in self._hosts.values()))
+        hosts = (*self._hosts.values(), *self._leaving)
+        await asyncio.gather(*(host.stop() for host in hosts), return_exceptions=True)
 
     async def _within(self, work: Coroutine[Any, Any, object], seconds: float) -> None:
         task = asyncio.create_task(work)

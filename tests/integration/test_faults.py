@@ -37,7 +37,7 @@ from tests.support.softhsm import Faults, build_fault_module, calls
 
 
 def objects_on_token(daemon: Daemon) -> list[str]:
-    """Private keys on the token by label and id, as another process sees them while the daemon is down."""
+    """Private keys on the token by label and id, as another process sees them."""
     code = (
         "import sys, pkcs11\n"
         "token = pkcs11.lib(sys.argv[1]).get_token(token_label='hsmsign')\n"
@@ -208,6 +208,9 @@ def test_a_daemon_killed_while_it_makes_keys_loses_none_and_leaves_no_empty_hand
         assert made <= names
         for name in names:
             client.sign(name, digest=bytes(32))
+        # each handle has its object, and each object its handle, also where SoftHSM was killed half-way
+        wanted = sorted(f"{name}/versions/1" for name in names)
+        eventually(lambda: sorted(line.split(" ")[0] for line in objects_on_token(daemon)) == wanted)
 
 
 def test_a_pair_that_was_made_when_the_daemon_was_killed_is_taken_away(

@@ -67,14 +67,15 @@ def test_a_hosts_socket_may_lie_deeper_than_that(tmp_path: Path) -> None:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_a_state_folder_has_one_daemon(tmp_path: Path) -> None:
+def test_a_state_folder_and_a_run_folder_have_one_daemon(tmp_path: Path) -> None:
     import os
 
-    lock = listeners.lock_state(tmp_path)
-    with pytest.raises(UnavailableError, match=f"process {os.getpid()}"):
-        listeners.lock_state(tmp_path)
-    os.close(lock)
-    os.close(listeners.lock_state(tmp_path))
+    for lock_folder, called in ((listeners.lock_state, "state"), (listeners.lock_run, "run")):
+        lock = lock_folder(tmp_path)
+        with pytest.raises(UnavailableError, match=rf"process {os.getpid()}\) uses the {called} folder"):
+            lock_folder(tmp_path)
+        os.close(lock)
+        os.close(lock_folder(tmp_path))
 
 
 def test_two_daemons_do_not_share_a_port_by_mistake() -> None:
