@@ -34,6 +34,7 @@ class RemoteDevice:
     def __init__(self, name: str, kind: str, path: Path, link: Link, manage: ManageClient) -> None:
         self._name, self._kind, self._path = name, kind, path
         self._link, self._manage = link, manage
+        self._watch = ManageClient(path)  # of its own: health does not wait for a key that is being made
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
         self._writing = False
@@ -66,6 +67,7 @@ class RemoteDevice:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._disconnect()
         self._manage.close()
+        self._watch.close()
         for call in self._calls.values():
             if not call.done():
                 call.set_exception(DeviceUnavailableError("the daemon is going down", retry_after=1.0))
@@ -193,7 +195,7 @@ class RemoteDevice:
         while True:
             self._look.clear()
             try:
-                await self._set_health(from_json(DeviceHealth, await self._manage.ask("health")))
+                await self._set_health(from_json(DeviceHealth, await self._watch.ask("health")))
             except (HsmsignError, ValueError, TypeError, KeyError) as error:  # the last three: an answer in no form
                 said = error if isinstance(error, HsmsignError) else DeviceUnavailableError("the device host babbles")
                 await self._set_health(DeviceHealth(DeviceState.STARTING, said.message, said.hint))

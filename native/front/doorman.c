@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -16,7 +17,8 @@
 #include "relay.h"
 
 #define EVENTS_A_WAIT 64
-#define PREFIX_MAX 60
+#define PREFIX_MAX 50 /* with four numbers behind it, it fits sun_path */
+#define ADDRESSES_TRIED 8
 
 struct hsm_doorman {
     int listen_fd; /* borrowed */
@@ -25,7 +27,6 @@ struct hsm_doorman {
     char prefix[PREFIX_MAX + 1];
     struct sockaddr_un inner;
     uint32_t max_connections;
-    uint64_t accepted; /* makes addresses unique; the thread's */
     struct relay *relays;
     pthread_t thread;
     atomic_uint connections;
@@ -33,18 +34,35 @@ struct hsm_doorman {
     atomic_int stopping;
 };
 
+/* Binds to an address that says who `who` is, with 64 random bits: anybody on the machine may bind to abstract
+ * addresses, and who could tell the next one would keep callers out by taking it first. False where it cannot. */
+static int bind_as(const hsm_doorman *doorman, int fd, const struct ucred *who)
+{
+    for (int i = 0; i < ADDRESSES_TRIED; i++) {
+        struct sockaddr_un from = {.sun_family = AF_UNIX};
+        uint64_t chance;
+        if (getrandom(&chance, sizeof chance, 0) != (ssize_t)sizeof chance)
+            return 0;
+        const int length = snprintf(from.sun_path + 1, sizeof from.sun_path - 1, "%s/%u/%u/%d/%llu", doorman->prefix,
+                                    (unsigned)who->uid, (unsigned)who->gid, (int)who->pid, (unsigned long long)chance);
+        const size_t size = offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length;
+        if (length < 0 || size > sizeof from)
+            return 0;
+        if (bind(fd, (struct sockaddr *)&from, (socklen_t)size) == 0)
+            return 1;
+        if (errno != EADDRINUSE)
+            return 0;
+    }
+    return 0;
+}
+
 /* A socket connected to the inner path from an address that says who `who` is, or -1. */
-static int connect_inner(hsm_doorman *doorman, const struct ucred *who)
+static int connect_inner(const hsm_doorman *doorman, const struct ucred *who)
 {
     const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
-    struct sockaddr_un from = {.sun_family = AF_UNIX};
-    const int length = snprintf(from.sun_path + 1, sizeof from.sun_path - 1, "%s/%u/%u/%d/%llu", doorman->prefix,
-                                (unsigned)who->uid, (unsigned)who->gid, (int)who->pid,
-                                (unsigned long long)++doorman->accepted);
-    const size_t size = offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length;
-    if (length < 0 || size > sizeof from || bind(fd, (struct sockaddr *)&from, (socklen_t)size) != 0 ||
+    if (!bind_as(doorman, fd, who) ||
         connect(fd, (struct sockaddr *)&doorman->inner, sizeof doorman->inner) != 0) {
         (void)close(fd);
         return -1;

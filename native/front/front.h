@@ -78,7 +78,7 @@ uint32_t hsm_link_jobs(const hsm_link *link);
 /* ---- doorman: who is on the other side of a Unix socket ------------------------------------------
  * gRPC tells a service nothing of a Unix peer's credentials, but does tell it the peer's address. The
  * doorman accepts on the public socket, reads SO_PEERCRED, connects to gRPC's private socket from an
- * abstract address that says who it is, "<prefix>/<uid>/<gid>/<pid>/<number>", and carries the bytes
+ * abstract address that says who it is, "<prefix>/<uid>/<gid>/<pid>/<64 random bits>", and carries the bytes
  * both ways, in a thread of its own. Who can reach the private socket could lie: it lies in a folder
  * that only the daemon's user can enter, and the prefix holds a nonce.
  */
@@ -87,7 +87,7 @@ typedef struct hsm_doorman hsm_doorman;
 typedef struct hsm_doorman_config {
     int listen_fd;              /* bound and listening; borrowed, shared with other workers */
     const char *inner_path;     /* gRPC's private socket; copied */
-    const char *prefix;         /* of the abstract address, at most 60 bytes; copied */
+    const char *prefix;         /* of the abstract address, at most 50 bytes; copied */
     uint32_t max_connections;   /* more are closed at once */
 } hsm_doorman_config;
 

@@ -1,5 +1,6 @@
 /* The doorman, between real Unix sockets. */
 #include <poll.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -66,11 +67,38 @@ static void the_inner_side_sees_who_calls(void)
     const int callee = accept(inner_listen, (struct sockaddr *)&from, &size);
     CHECK(callee >= 0 && from.sun_path[0] == 0);
     char wanted[80];
-    (void)snprintf(wanted, sizeof wanted, "hsmsign/test/%u/%u/%d/1", (unsigned)getuid(), (unsigned)getgid(),
-                   (int)getpid());
-    CHECK(strcmp(from.sun_path + 1, wanted) == 0);
+    const int length = snprintf(wanted, sizeof wanted, "hsmsign/test/%u/%u/%d/", (unsigned)getuid(),
+                                (unsigned)getgid(), (int)getpid());
+    CHECK(strncmp(from.sun_path + 1, wanted, (size_t)length) == 0);
+    const char *nonce = from.sun_path + 1 + length;
+    CHECK(strlen(nonce) > 0 && strspn(nonce, "0123456789") == strlen(nonce));
     (void)close(caller);
     (void)close(callee);
+    tear_down();
+}
+
+/* What a neighbour who knows the prefix and our caller could do: take the addresses that come next. */
+static void addresses_taken_beforehand_keep_nobody_out(void)
+{
+    int taken[64];
+    for (unsigned i = 0; i < 64; i++) {
+        struct sockaddr_un from = {.sun_family = AF_UNIX};
+        const int length = snprintf(from.sun_path + 1, sizeof from.sun_path - 1, "hsmsign/test/%u/%u/%d/%u",
+                                    (unsigned)getuid(), (unsigned)getgid(), (int)getpid(), i);
+        taken[i] = socket(AF_UNIX, SOCK_STREAM, 0);
+        CHECK(bind(taken[i], (struct sockaddr *)&from,
+                   (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length)) == 0);
+    }
+    set_up(10);
+    const int caller = call();
+    struct pollfd door = {inner_listen, POLLIN, 0};
+    CHECK(poll(&door, 1, 10000) == 1);
+    const int callee = accept(inner_listen, NULL, NULL);
+    CHECK(callee >= 0);
+    (void)close(caller);
+    (void)close(callee);
+    for (unsigned i = 0; i < 64; i++)
+        (void)close(taken[i]);
     tear_down();
 }
 
@@ -187,6 +215,7 @@ int main(void)
 {
     int passed = 0;
     RUN(the_inner_side_sees_who_calls);
+    RUN(addresses_taken_beforehand_keep_nobody_out);
     RUN(bytes_go_both_ways_and_a_half_close_is_handed_on);
     RUN(what_a_side_sent_before_it_went_arrives_whole);
     RUN(too_many_are_turned_away);
