@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +26,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     # Several daemons may share it: two changes that cross must not both believe what they read.
     "postgresql": {"isolation_level": "SERIALIZABLE", "pool_pre_ping": True},
 }
+NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 _CROSSED = frozenset({"40001", "40P01"})
 """PostgreSQL: serialization_failure, deadlock_detected."""
 _EXAMPLE = "for example sqlite:////var/lib/hsmsign/store.db or postgresql+psycopg://user@host/hsmsign"
@@ -46,6 +49,12 @@ def connect(url: str) -> Engine:
     elif engine.dialect.name != "postgresql":
         raise ConfigurationError(f"no store can be kept in {engine.dialect.name}", hint=_EXAMPLE)
     return engine
+
+
+def migrating(engine: Engine) -> Mapping[str, str]:
+    """Execution options for a connection that migrates. On PostgreSQL it waits for a lock, and must see what the
+    lock's last holder did, not what was there when it began to wait."""
+    return {"isolation_level": "READ COMMITTED"} if engine.dialect.name == "postgresql" else NO_OPTIONS
 
 
 def _keep_private(url: URL) -> None:

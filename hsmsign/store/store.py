@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from hsmsign.store import migrate
-from hsmsign.store.engine import WRITING, connect, translate
+from hsmsign.store.engine import NO_OPTIONS, WRITING, connect, migrating, translate
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Store:
         """
         store = cls(connect(url))
         try:
-            store._thread.submit(store._transact, migrate.upgrade, True).result()
+            store._thread.submit(store._transact, migrate.upgrade, True, migrating(store._engine)).result()
         except BaseException:
             store.close()
             raise
@@ -58,11 +58,10 @@ class Store:
         self._thread.shutdown(wait=True)
         self._engine.dispose()
 
-    def _transact(self, work: Callable[[Connection], T], writing: bool) -> T:
+    def _transact(self, work: Callable[[Connection], T], writing: bool, options: Mapping[str, str] = NO_OPTIONS) -> T:
         try:
             with self._engine.connect() as connection:
-                if writing:
-                    connection = connection.execution_options(**{WRITING: True})
+                connection = connection.execution_options(**{WRITING: writing}, **options)
                 with connection.begin():
                     return work(connection)
         except DBAPIError as error:
