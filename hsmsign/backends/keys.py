@@ -52,11 +52,18 @@ class KeyCabinet:
         wanted_id, wanted_label = query.id, query.label
         if query.locator is not None:
             wanted_id, wanted_label = _parts(query.locator)
-        found = []
+        found, seen = [], set()
         for private in self._search(ObjectClass.PRIVATE_KEY, wanted_id, wanted_label):
             object_id, label = _names(private)
             if not object_id and not label:
                 continue  # nothing to call it by
+            if (object_id, label) in seen:
+                raise ObjectAmbiguousError(
+                    f"several private keys on the token have the CKA_ID {object_id.hex() or '(none)'} and the label"
+                    f" {label!r}: they cannot be told apart",
+                    hint="give one of them another id or label with the vendor's tool",
+                )
+            seen.add((object_id, label))
             alone = object_id and wanted_label is None and len(self._privates(object_id)) == 1
             locator = query.locator or objects.locator(object_id, "" if alone else label)
             key = self._key(private, locator)
