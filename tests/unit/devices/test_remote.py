@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from hsmsign.devices.base import Lookup
 from hsmsign.devices.remote import RemoteDevice
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
-from hsmsign.model.device import DeviceKey, DeviceState, JobStatus, SignOrder
+from hsmsign.model.device import DeviceFacts, DeviceKey, DeviceState, JobStatus, SignOrder
 from hsmsign.model.errors import PinRefusedError, QueueFullError
 from tests.support.host_process import HostProcess
 from tests.support.softhsm import config_for, make_token
@@ -160,6 +160,38 @@ async def test_inputs_of_different_lengths_keep_their_bounds(host: HostProcess) 
     outcome = await device.sign(mixed)
     check(key, [hashlib.sha256(message).digest() for message in messages], outcome.signatures)
     await device.close()
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"\x00\x00\x00\x04nope" * 64, b"\x00\x00\x00\x02{}" * 64, b"\xff" * 4096, b"\x00\x00\x00\x10{", b""],
+    ids=["no JSON", "no answer", "too long", "cut off", "nothing"],
+)
+async def test_a_host_that_talks_nonsense_is_no_device_and_the_next_one_is(tmp_path: Path, nonsense: bytes) -> None:
+    config = config_for(make_token(tmp_path / "token"))
+    path = tmp_path / f"{config.name}.sock"
+
+    async def babble(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(nonsense)
+        writer.close()
+
+    server = await asyncio.start_unix_server(babble, path)
+    device = await RemoteDevice.open("soft", "softhsm", path)
+    key = DeviceKey(b"\x01a\x00", KeyAlgorithm.EC_P256, b"", DeviceFacts(), "")
+    outcome = await device.sign(order(key, digests(3), time.monotonic() + 0.5))
+    assert len(outcome.failures) == 3
+    assert {failure.status for failure in outcome.failures} <= {JobStatus.DEADLINE, JobStatus.HOST_LOST}
+    assert device.health().state is DeviceState.STARTING
+    server.close()
+    await server.wait_closed()
+    host = HostProcess(config, tmp_path)
+    try:
+        key = await device.generate(KeyAlgorithm.EC_P256, os.urandom(16), "at last")
+        inputs = digests(3)
+        check(key, inputs, list((await device.sign(order(key, inputs))).signatures))
+    finally:
+        await device.close()
+        host.stop()
 
 
 async def test_a_refused_pin_is_said_at_once(tmp_path: Path) -> None:
