@@ -111,7 +111,7 @@ def test_two_keys_of_one_id_and_label_are_neither_signed_with_nor_destroyed(
     foreign('make(b"\\x07", "same"); make(b"\\x07", "same")')
     host = start()
     locator = b"\x01\x07\x04same"
-    with pytest.raises(ObjectAmbiguousError, match="several private keys .* 07 .* 'same'"):
+    with pytest.raises(ObjectAmbiguousError, match=r"several private keys .* 07 .* 'same'"):
         host.find(ObjectQuery(label="same"))
     (result,) = host.signing().sign(locator, P256, [b"message"])
     assert result.status is JobStatus.KEY_NOT_FOUND
