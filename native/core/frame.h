@@ -42,7 +42,7 @@ struct hsm_frame_header { /* 24 bytes; `length` bytes of body follow */
 
 #define HSM_FRAME_MAX (72u << 20)   /* a batch at the daemon's default limits fits with room to spare */
 #define HSM_ORDER_MAX_ITEMS 65536u
-#define HSM_LOCATOR_MAX 512u
+#define HSM_LOCATOR_MAX 1024u     /* the wrapped blob of a TPM's RSA-3072 key */
 #define HSM_SIGNATURE_MAX 512u      /* RSA-4096; the largest DER ECDSA signature (P-521) has 139 bytes */
 
 /* body of ORDER: struct hsm_order_head, locator, uint32_t lengths[count], the inputs without gaps.
@@ -60,7 +60,7 @@ struct hsm_order_head {  /* 16 bytes */
 struct hsm_result {      /* 24 bytes */
     uint32_t index;        /* the item's place in its order */
     uint32_t status;       /* enum hsm_status */
-    uint64_t ckr;          /* CK_RV where status is HSM_E_DEVICE, else 0 */
+    uint64_t ckr;          /* the device's own code where status is HSM_E_DEVICE, else 0: a CK_RV, or HSM_TPM_CODE | TPM_RC */
     uint32_t length;       /* of the signature; 0 unless HSM_OK */
     uint32_t reserved;
 };
@@ -77,6 +77,8 @@ enum hsm_scheme {
     HSM_RSA_PSS_SHA512 = 9,
     HSM_ED25519 = 10
 };
+
+#define HSM_TPM_CODE (UINT64_C(1) << 32)
 
 enum hsm_input_kind { HSM_INPUT_DIGEST = 0, HSM_INPUT_MESSAGE = 1 };
 enum hsm_format { HSM_FORMAT_DER = 0, HSM_FORMAT_RAW = 1 };

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "../core/clock.h"
 #include "pool.h"
 
 void hsm_conn_wake(struct hsm_conn *conn)
@@ -58,18 +59,36 @@ static void cancel(struct hsm_conn *conn, uint64_t id)
         hsm_answer_withdrawn(pool, order, &spans, HSM_E_CANCELLED);
 }
 
+/* Whether the order cannot be served by its deadline, at the pace of the moment: to say so at once is better than
+ * to let it wait in vain, and others behind it. With the lock held. */
+static bool too_late(const struct hsm_pool *pool, const struct hsm_order *order)
+{
+    uint64_t deadline = order->view.head.deadline_ns;
+    if (pool->pace_ns == 0 || deadline == 0 || pool->mode != HSM_POOL_RUNNING)
+        return false;
+    uint64_t now = hsm_now_ns();
+    uint64_t before = (uint64_t)pool->queue.waiting + order->view.count;
+    return deadline > now && (deadline - now) / pool->pace_ns < before;
+}
+
 static void enqueue(struct hsm_conn *conn, struct hsm_order *order)
 {
     struct hsm_pool *pool = conn->pool;
+    struct hsm_spans spans;
     (void)pthread_mutex_lock(&pool->lock);
+    bool late = too_late(pool, order);
     hsm_queue_add(&pool->queue, &conn->lane, order);
-    if (pool->idle > 0) {
+    if (late) {
+        hsm_queue_withdraw(&pool->queue, order, &spans);
+    } else if (pool->idle > 0) {
         if (order->view.count > 1)
             (void)pthread_cond_broadcast(&pool->work);
         else
             (void)pthread_cond_signal(&pool->work);
     }
     (void)pthread_mutex_unlock(&pool->lock);
+    if (late)
+        hsm_answer_withdrawn(pool, order, &spans, HSM_E_BUSY);
 }
 
 static hsm_status read_frame(struct hsm_conn *conn)

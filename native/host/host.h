@@ -32,7 +32,8 @@ typedef enum hsm_exclusion {
 
 typedef struct hsm_pool_config {
     uint64_t slot_id;
-    uint32_t sessions;          /* threads, each with its own session; 1..1024. Where the token gives fewer, that many work */
+    uint32_t sessions;          /* threads, each with its own session; 1..1024. Where the token gives fewer, that many
+                                   work. 0: no thread and no PKCS #11 module, who signs calls hsm_turn_begin */
     uint32_t max_queued_bytes;  /* of orders a connection may have waiting before it is no longer read */
     uint8_t exclusive_management; /* hsm_exclusion: what hsm_manage_begin..end keeps out */
 } hsm_pool_config;
@@ -77,6 +78,31 @@ hsm_status hsm_pool_serve(hsm_pool *pool, int fd);
 int hsm_pool_fault_fd(const hsm_pool *pool);
 
 void hsm_pool_get_stats(hsm_pool *pool, hsm_pool_stats *out);
+
+/* Tells how long a signature takes at the moment: an order that cannot be served by its deadline is answered at
+ * once, with HSM_E_BUSY. 0, as in the beginning: nothing is refused. */
+void hsm_pool_pace(hsm_pool *pool, uint64_t pace_ns);
+
+/* ---- Signatures that are made outside of this library, one at a time, by one thread (a TPM's, through its own
+ * software stack): the pool queues, digests, answers, and keeps deadlines. For a pool with sessions = 0. */
+typedef struct hsm_turn {
+    const uint8_t *locator; /* valid until the turn ends, as is all of this */
+    uint16_t locator_len;
+    uint16_t scheme;        /* enum hsm_scheme */
+    uint32_t digest_len;
+    uint8_t digest[64];
+} hsm_turn;
+
+/* Waits for something to be signed, at most `timeout_ms`. HSM_OK: it is in *turn, and hsm_turn_end or
+ * hsm_turn_put_off must follow before the next hsm_turn_begin. HSM_E_DEADLINE: nothing came. */
+hsm_status hsm_turn_begin(hsm_pool *pool, uint32_t timeout_ms, hsm_turn *turn);
+
+/* The signature (ECDSA: r || s, each as long as the curve's order), or why there is none: then `code` is the device's own
+ * (HSM_TPM_CODE | TPM_RC). HSM_E_BAD_INPUT where the signature's length is impossible: the caller is told DEVICE. */
+hsm_status hsm_turn_end(hsm_pool *pool, hsm_status status, uint64_t code, const uint8_t *raw, size_t raw_len);
+
+/* The device was lost under this turn: it goes back to the queue, and the pool to HEALING. */
+void hsm_turn_put_off(hsm_pool *pool, uint64_t code);
 
 /* Brackets a management call (python-pkcs11) where the configuration says exclusive_management. */
 void hsm_manage_begin(hsm_pool *pool);

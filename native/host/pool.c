@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "../core/clock.h"
+#include "answer.h"
 
 #define SESSIONS_MAX 1024u
 #define DRAIN_STEP_NS 2000000
@@ -45,7 +46,7 @@ static hsm_status start_thread(hsm_pool *pool, struct hsm_thread *thread)
     if (pool->config.exclusive_management == HSM_EXCLUDE_LOOKUPS)
         thread->signer.session.lookups = &pool->manage;
     thread->signer.context = EVP_MD_CTX_new();
-    thread->frame = malloc(hsm_signer_frame_size());
+    thread->frame = malloc(HSM_ANSWER_FRAME_MAX);
     if (thread->signer.context != NULL && thread->frame != NULL &&
         pthread_create(&thread->thread, NULL, hsm_signer_main, thread) == 0)
         return HSM_OK;
@@ -57,10 +58,11 @@ static hsm_status start_thread(hsm_pool *pool, struct hsm_thread *thread)
 hsm_status hsm_pool_new(const hsm_pool_config *config, hsm_pool **out)
 {
     *out = NULL;
-    if (config->sessions == 0 || config->sessions > SESSIONS_MAX || config->max_queued_bytes == 0 ||
+    const bool outside = config->sessions == 0; /* then there is no module, either */
+    if (config->sessions > SESSIONS_MAX || config->max_queued_bytes == 0 ||
         config->exclusive_management > HSM_EXCLUDE_LOOKUPS)
         return HSM_E_BAD_INPUT;
-    if (hsm_module_functions() == NULL)
+    if (!outside && hsm_module_functions() == NULL)
         return HSM_E_MODULE;
     hsm_pool *pool = calloc(1, sizeof *pool);
     if (pool == NULL)
@@ -71,11 +73,13 @@ hsm_status hsm_pool_new(const hsm_pool_config *config, hsm_pool **out)
     hsm_queue_init(&pool->queue);
     TAILQ_INIT(&pool->conns);
     pool->fault_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    pool->threads = calloc(config->sessions, sizeof *pool->threads);
-    if (pool->fault_fd < 0 || pool->threads == NULL || init_locks(pool) != 0 ||
+    pool->threads = calloc(outside ? 1 : config->sessions, sizeof *pool->threads);
+    pool->outside = outside ? hsm_outside_new() : NULL;
+    if (pool->fault_fd < 0 || pool->threads == NULL || (outside && pool->outside == NULL) || init_locks(pool) != 0 ||
         hsm_digests_fetch(&pool->digests) != HSM_OK) {
         if (pool->fault_fd >= 0)
             (void)close(pool->fault_fd);
+        hsm_outside_free(pool->outside);
         free(pool->threads);
         free(pool);
         return HSM_E_NO_MEMORY;
@@ -106,7 +110,7 @@ hsm_status hsm_pool_set_mode(hsm_pool *pool, hsm_pool_mode mode, hsm_status stat
 {
     if (mode > HSM_POOL_FAILING || (mode == HSM_POOL_FAILING && (status == HSM_OK || status > HSM_E_BROKEN)))
         return HSM_E_BAD_INPUT;
-    CK_RV refused = mode == HSM_POOL_RUNNING ? probe(pool) : CKR_OK;
+    CK_RV refused = mode == HSM_POOL_RUNNING && pool->outside == NULL ? probe(pool) : CKR_OK;
     uint64_t ignored;
     (void)pthread_mutex_lock(&pool->lock);
     if (refused != CKR_OK) {
@@ -138,6 +142,13 @@ void hsm_pool_fault(hsm_pool *pool, uint64_t generation, uint64_t ckr)
         ssize_t n = write(pool->fault_fd, &one, sizeof one);
         (void)n; /* fails only where it is readable already */
     }
+    (void)pthread_mutex_unlock(&pool->lock);
+}
+
+void hsm_pool_pace(hsm_pool *pool, uint64_t pace_ns)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    pool->pace_ns = pace_ns;
     (void)pthread_mutex_unlock(&pool->lock);
 }
 
@@ -249,6 +260,7 @@ void hsm_pool_free(hsm_pool *pool)
         EVP_MD_CTX_free(pool->threads[i].signer.context);
         free(pool->threads[i].frame);
     }
+    hsm_outside_drop(pool);
     while ((conn = TAILQ_FIRST(&pool->conns)) != NULL) {
         TAILQ_REMOVE(&pool->conns, conn, link);
         (void)pthread_join(conn->reader, NULL);
@@ -260,6 +272,7 @@ void hsm_pool_free(hsm_pool *pool)
     (void)pthread_cond_destroy(&pool->rest);
     (void)pthread_mutex_destroy(&pool->lock);
     (void)close(pool->fault_fd);
+    hsm_outside_free(pool->outside);
     free(pool->threads);
     free(pool);
 }

@@ -86,6 +86,9 @@ struct hsm_pool {
     _Atomic uint64_t signed_total;
     _Atomic uint64_t failed_total;
 
+    uint64_t pace_ns;         /* what a signature takes at the moment; 0: nobody knows */
+    struct hsm_outside *outside; /* constant; where sessions is 0: see outside.c */
+
     uint32_t thread_count;    /* started; constant after hsm_pool_new */
     struct hsm_thread *threads;
 };
@@ -97,10 +100,17 @@ void hsm_pool_fault(struct hsm_pool *pool, uint64_t generation, uint64_t ckr);
 /* ---- signer.c */
 /* The main function of a signing thread; `argument` is its struct hsm_thread. */
 void *hsm_signer_main(void *argument);
-/* Room that a thread needs for a frame. */
-size_t hsm_signer_frame_size(void);
+/* Waits a little, then answers orders whose deadline is over. With the lock held; it lets go of it meanwhile. */
+void hsm_pool_sweep(struct hsm_pool *pool);
 
-/* ---- answer.c */
+/* ---- outside.c */
+/* Memory for what one who signs outside has in hand, or NULL. */
+struct hsm_outside *hsm_outside_new(void);
+void hsm_outside_free(struct hsm_outside *outside);
+/* Lets go of what it has in hand, unanswered: the pool ends. Nobody signs any more. */
+void hsm_outside_drop(struct hsm_pool *pool);
+
+/* ---- answer.c, beside what answer.h has */
 /* Answers the items of withdrawn spans with `status`, frees the spans and ends the chunk they counted as.
  * Without the lock held. */
 void hsm_answer_withdrawn(struct hsm_pool *pool, struct hsm_order *order, struct hsm_spans *spans, hsm_status status);

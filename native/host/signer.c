@@ -2,52 +2,10 @@
 #include <string.h>
 
 #include "../core/clock.h"
+#include "answer.h"
 #include "pool.h"
 
 #define SWEEP_NS 20000000 /* how late a deadline may be noticed while the device is being healed */
-
-size_t hsm_signer_frame_size(void)
-{
-    return sizeof(struct hsm_frame_header) + HSM_CHUNK_MAX * (sizeof(struct hsm_result) + HSM_SIGNATURE_MAX);
-}
-
-/* The DONE frame of a chunk, being made: results in their place, signatures behind room for all results. */
-struct answer {
-    struct hsm_result results[HSM_CHUNK_MAX];
-    uint8_t signatures[HSM_CHUNK_MAX * HSM_SIGNATURE_MAX];
-    size_t signatures_len;
-    uint32_t count;
-};
-
-static void add_failure(struct answer *answer, uint32_t index, hsm_status status, CK_RV ckr)
-{
-    answer->results[answer->count++] = (struct hsm_result){index, (uint32_t)status, ckr, 0, 0};
-}
-
-static void add_signature(struct answer *answer, uint32_t index, size_t length)
-{
-    answer->results[answer->count++] = (struct hsm_result){index, HSM_OK, 0, (uint32_t)length, 0};
-    answer->signatures_len += length;
-}
-
-static void send_answer(struct hsm_thread *self, const struct hsm_order *order, const struct answer *answer)
-{
-    if (answer->count == 0)
-        return;
-    uint32_t failed = 0;
-    for (uint32_t i = 0; i < answer->count; i++)
-        failed += answer->results[i].status != HSM_OK;
-    size_t results_len = answer->count * sizeof(struct hsm_result);
-    struct hsm_frame_header header = {HSM_FRAME_MAGIC, HSM_FRAME_DONE, 0, order->id, answer->count,
-                                      (uint32_t)(results_len + answer->signatures_len)};
-    uint8_t *at = self->frame;
-    memcpy(at, &header, sizeof header);
-    memcpy(at + sizeof header, answer->results, results_len);
-    memcpy(at + sizeof header + results_len, answer->signatures, answer->signatures_len);
-    (void)atomic_fetch_add_explicit(&self->pool->signed_total, answer->count - failed, memory_order_relaxed);
-    (void)atomic_fetch_add_explicit(&self->pool->failed_total, failed, memory_order_relaxed);
-    hsm_answer_send((struct hsm_conn *)order->lane, at, sizeof header + header.length);
-}
 
 /* Drops handles that hsm_pool_forget named since this thread looked last. */
 static void forget(struct hsm_thread *self)
@@ -84,39 +42,6 @@ static void leave_module(struct hsm_thread *self)
         (void)pthread_rwlock_unlock(&self->pool->manage);
 }
 
-/* What of a chunk is not done goes back; or is answered here where the queue does not take it. */
-static void give_back(struct hsm_thread *self, const struct hsm_chunk *part, struct answer *answer)
-{
-    if (part->count == 0)
-        return;
-    struct hsm_pool *pool = self->pool;
-    (void)pthread_mutex_lock(&pool->lock);
-    bool taken = hsm_queue_give_back(&pool->queue, part);
-    hsm_status status = part->order->cancelled ? HSM_E_CANCELLED : HSM_E_NO_MEMORY;
-    if (taken && pool->idle > 0)
-        (void)pthread_cond_signal(&pool->work);
-    (void)pthread_mutex_unlock(&pool->lock);
-    for (uint32_t i = 0; !taken && i < part->count; i++)
-        add_failure(answer, part->first + i, status, 0);
-}
-
-/* The device failed under item `chunk->first`: it and the rest wait for healing, but not for ever. */
-static void put_off(struct hsm_thread *self, struct hsm_chunk chunk, CK_RV ckr, struct answer *answer)
-{
-    hsm_pool_fault(self->pool, self->generation, ckr);
-    struct hsm_chunk failed = chunk;
-    failed.count = 1;
-    failed.attempts++;
-    chunk.offset += hsm_order_length(&chunk.order->view, chunk.first);
-    chunk.first++;
-    chunk.count--;
-    give_back(self, &chunk, answer); /* first, so that `failed` comes to stand in front of it */
-    if (failed.attempts >= HSM_ATTEMPTS_MAX)
-        add_failure(answer, failed.first, ckr != CKR_OK ? HSM_E_DEVICE : HSM_E_KEY_NOT_FOUND, ckr);
-    else
-        give_back(self, &failed, answer);
-}
-
 static bool failed_on_device(hsm_status status)
 {
     return status == HSM_E_DEVICE || status == HSM_E_KEY_NOT_FOUND;
@@ -134,7 +59,7 @@ static bool healing_began(struct hsm_thread *self)
 }
 
 /* Signs a chunk item by item, until it is done, the time slice is over, or the device fails. */
-static void sign_chunk(struct hsm_thread *self, struct hsm_chunk chunk, struct answer *answer)
+static void sign_chunk(struct hsm_thread *self, struct hsm_chunk chunk, struct hsm_answer *answer)
 {
     const struct hsm_order_view *view = &chunk.order->view;
     uint64_t start = hsm_now_ns();
@@ -142,42 +67,42 @@ static void sign_chunk(struct hsm_thread *self, struct hsm_chunk chunk, struct a
     while (chunk.count > 0 && now - start < HSM_SLICE_NS) {
         size_t length = hsm_order_length(view, chunk.first);
         if (view->head.deadline_ns != 0 && view->head.deadline_ns <= now)
-            add_failure(answer, chunk.first, HSM_E_DEADLINE, 0);
+            hsm_answer_fail(answer, chunk.first, HSM_E_DEADLINE, 0);
         else {
-            struct hsm_signature signature = {.out = answer->signatures + answer->signatures_len};
+            struct hsm_signature signature = {.out = hsm_answer_room(answer)};
             forget(self);
             enter_module(self);
             hsm_sign(&self->signer, view, view->inputs + chunk.offset, length, &signature);
             leave_module(self);
             if (signature.fault || (failed_on_device(signature.status) && healing_began(self))) {
-                put_off(self, chunk, signature.ckr, answer);
+                hsm_pool_fault(self->pool, self->generation, signature.ckr);
+                hsm_answer_put_off(self->pool, chunk, signature.ckr, answer);
                 return;
             }
             if (signature.status == HSM_OK)
-                add_signature(answer, chunk.first, signature.length);
+                hsm_answer_add(answer, chunk.first, signature.length);
             else
-                add_failure(answer, chunk.first, signature.status, signature.ckr);
+                hsm_answer_fail(answer, chunk.first, signature.status, signature.ckr);
         }
         chunk.offset += length;
         chunk.first++;
         chunk.count--;
         now = hsm_now_ns();
     }
-    give_back(self, &chunk, answer);
+    hsm_answer_give_back(self->pool, &chunk, answer);
 }
 
 static void work_on(struct hsm_thread *self, const struct hsm_chunk *chunk, hsm_pool_mode mode, hsm_status failing_with)
 {
-    struct answer answer;
-    answer.count = 0;
-    answer.signatures_len = 0;
+    struct hsm_answer answer;
+    hsm_answer_clear(&answer);
     if (mode == HSM_POOL_RUNNING)
         sign_chunk(self, *chunk, &answer);
     else {
         for (uint32_t i = 0; i < chunk->count; i++)
-            add_failure(&answer, chunk->first + i, failing_with, 0);
+            hsm_answer_fail(&answer, chunk->first + i, failing_with, 0);
     }
-    send_answer(self, chunk->order, &answer);
+    hsm_answer_flush(self->pool, chunk->order, &answer, self->frame);
     (void)pthread_mutex_lock(&self->pool->lock);
     hsm_answer_finish(self->pool, chunk);
     (void)pthread_mutex_unlock(&self->pool->lock);
@@ -209,8 +134,7 @@ static void open_session(struct hsm_thread *self)
     hsm_pool_fault(self->pool, self->generation, rv);
 }
 
-/* Waits a little, then answers orders whose deadline is over. With the lock held; it lets go of it. */
-static void sweep(struct hsm_pool *pool)
+void hsm_pool_sweep(struct hsm_pool *pool)
 {
     struct timespec until;
     pool->sweeping = true;
@@ -255,7 +179,7 @@ static bool next_chunk(struct hsm_thread *self, struct hsm_chunk *chunk, bool *r
             return true;
         pool->idle++;
         if (pool->mode == HSM_POOL_HEALING && pool->queue.waiting > 0 && !pool->sweeping)
-            sweep(pool);
+            hsm_pool_sweep(pool);
         else
             (void)pthread_cond_wait(&pool->work, &pool->lock);
         pool->idle--;
