@@ -42,13 +42,33 @@ class Quirks:
 
 
 @dataclass(frozen=True, slots=True)
+class TpmConfig:
+    """What only a TPM has."""
+
+    key_auth: PinSource
+    """The secret from which the keys' authorization values are derived."""
+    tcti: str = ""
+    """How it is reached: `device:/dev/tpmrm0`, `tabrmd`, `swtpm:host=…,port=…`. Empty with `simulator`."""
+    simulator: Path | None = None
+    """The state folder of a swtpm that the device host starts itself."""
+    owner_auth: PinSource | None = None
+    """The owner's authorization, where the hierarchy has one: to derive the storage key, and to evict."""
+    storage_key: int = 0x81000001
+    """The persistent handle of the storage key; where nothing is there, it is derived from the owner's seed."""
+    authorization: str = "hmac"
+    """"hmac": each signature is authorized in a salted session. "password": in the clear, and several times faster,
+    for a TPM that nobody can listen to on its way."""
+
+
+@dataclass(frozen=True, slots=True)
 class BackendConfig:
     """One `[backends.NAME]` of hsmsign.toml, checked and with absolute paths."""
 
     name: str
     kind: str
-    """"softhsm" or "pkcs11"."""
-    module: Path
+    """"softhsm", "pkcs11" or "tpm2"."""
+    module: Path = Path()
+    """Not of a TPM."""
     token_label: str | None = None
     token_serial: str | None = None
     pin: PinSource | None = None
@@ -61,6 +81,14 @@ class BackendConfig:
     quirks: Quirks = field(default_factory=Quirks)
     token_dir: Path | None = None
     """softhsm only: the folder of the token's objects. None: the machine's own SoftHSM configuration."""
+    tpm: TpmConfig | None = None
+    """tpm2 only."""
+
+    @property
+    def secrets(self) -> tuple[PinSource, ...]:
+        """Where all that its host must know, and nobody else, comes from."""
+        owned = (self.pin, self.tpm.key_auth, self.tpm.owner_auth) if self.tpm is not None else (self.pin,)
+        return tuple(source for source in owned if source is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +130,12 @@ class Backend(Protocol):
         """Who the device is and what it can do."""
         ...
 
-    def generate(self, algorithm: KeyAlgorithm, object_id: bytes, label: str) -> DeviceKey:
+    def generate(self, algorithm: KeyAlgorithm, object_id: bytes, label: str, pcrs: str = "") -> DeviceKey:
         """Make a key pair: on the token, sensitive, not extractable, with this CKA_ID.
 
-        `label` is for people who look at the token with other tools. Raises CapabilityMissingError where
-        the device lacks the algorithm. Leaves nothing behind when it fails.
+        `label` is for people who look at the token with other tools; `pcrs` binds the key to platform
+        registers of a TPM (`sha256:0,7`). Raises CapabilityMissingError where the device lacks the algorithm,
+        or such registers. Leaves nothing behind when it fails.
         """
         ...
 

@@ -20,7 +20,7 @@ from hsmsign.model.device import JobStatus
 from hsmsign.model.errors import DeviceError, DeviceUnavailableError, HsmsignError
 
 MAX_SESSIONS = 1024
-MAX_LOCATOR = 512
+MAX_LOCATOR = 1024
 _ERROR_BYTES = 512
 
 _ffi, _lib = _host.ffi, _host.lib
@@ -106,7 +106,8 @@ def harden_process() -> None:
 class SigningPool:
     """Threads that sign, each with its own PKCS #11 session. Made in mode HEALING: nothing is signed yet.
 
-    A login is the token's, not a session's: keep a session that has logged in open while the pool runs.
+    A login is the token's, not a session's: keep a session that has logged in open while the pool runs. With
+    `sessions` 0 there is no thread, session or module: `hsmsign.backends.turns.Turns` signs.
     """
 
     def __init__(
@@ -114,8 +115,8 @@ class SigningPool:
     ) -> None:
         if not 0 <= slot_id < 1 << 64:
             raise ValueError(f"a slot id is a number of 64 bits, not {slot_id}")
-        if not 1 <= sessions <= MAX_SESSIONS:
-            raise ValueError(f"a pool has 1 to {MAX_SESSIONS} sessions, not {sessions}")
+        if not 0 <= sessions <= MAX_SESSIONS:
+            raise ValueError(f"a pool has at most {MAX_SESSIONS} sessions, not {sessions}")
         if not 1 <= max_queued_bytes < 1 << 32:
             raise ValueError(f"max_queued_bytes is 1 to 2**32 - 1, not {max_queued_bytes}")
         config = _ffi.new(
@@ -208,6 +209,10 @@ class SigningPool:
         """Stop the threads, close connections and sessions. Waits for ever for a module that hangs."""
         pool, self._pool = self._pool, _ffi.NULL
         _lib.hsm_pool_free(pool)
+
+    def handle(self) -> object:
+        """The native pool, for `Turns`."""
+        return self._open()
 
     def _open(self) -> object:
         if self._pool == _ffi.NULL:

@@ -159,8 +159,12 @@ class Pkcs11Backend:
 
     # -- keys ----------------------------------------------------------------------------------------
 
-    def generate(self, algorithm: KeyAlgorithm, object_id: bytes, label: str) -> DeviceKey:
+    def generate(self, algorithm: KeyAlgorithm, object_id: bytes, label: str, pcrs: str = "") -> DeviceKey:
         """Make a key pair: on the token, sensitive, not extractable, with this CKA_ID."""
+        if pcrs:
+            raise CapabilityMissingError(
+                "a PKCS #11 token has no platform registers (PCRs) to bind a key to", hint="use a backend of kind tpm2"
+            )
         able = self.describe().algorithms
         if algorithm not in able:
             raise CapabilityMissingError(

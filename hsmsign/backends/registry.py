@@ -20,7 +20,20 @@ class Maker(Protocol):
     ) -> Backend: ...
 
 
-KINDS: dict[str, Maker] = {"pkcs11": Pkcs11Backend, "softhsm": soft_hsm}
+def _tpm2(
+    config: BackendConfig, *, pin_refused: bool = False, logging_in: Callable[[], None] = lambda: None
+) -> Backend:
+    try:
+        from hsmsign.backends.tpm.backend import Tpm2Backend
+    except ImportError as error:
+        raise ConfigurationError(
+            f"backend {config.name!r} is a TPM, and the TPM software is not installed: {error}",
+            hint="apt-get install libtss2-dev, then pip install 'hsmsign[server,tpm]'",
+        ) from error
+    return Tpm2Backend(config, pin_refused=pin_refused, logging_in=logging_in)
+
+
+KINDS: dict[str, Maker] = {"pkcs11": Pkcs11Backend, "softhsm": soft_hsm, "tpm2": _tpm2}
 
 
 def make_backend(

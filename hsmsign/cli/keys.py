@@ -37,17 +37,24 @@ def _labels(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> di
 @click.option("--algorithm", "-a", type=click.Choice(ALGORITHMS), help="What kind of key to make.")
 @click.option("--backend", "-b", metavar="BACKEND", help="The device; else the daemon's default.")
 @click.option("--label", "-l", "labels", multiple=True, metavar="NAME=VALUE", callback=_labels, help="May be repeated.")
-@click.option("--adopt", metavar="URI", help="Name an object that is there (pkcs11:, RFC 7512) instead of making one.")
+@click.option("--adopt", metavar="URI", help="Name an object that is there (pkcs11:…, tpm2:…) instead of making one.")
+@click.option("--pcr", "pcrs", metavar="BANK:N,N", help="Bind it to a TPM's registers as they are now: sha256:0,7.")
 @shared
 @pass_session
 def create(
-    session: Session, name: str, algorithm: str | None, backend: str | None, labels: dict[str, str], adopt: str | None
+    session: Session,
+    name: str,
+    algorithm: str | None,
+    backend: str | None,
+    labels: dict[str, str],
+    adopt: str | None,
+    pcrs: str | None,
 ) -> None:
     """Make a key on a device."""
     if algorithm is None and adopt is None:
         raise click.UsageError(f"say which kind of key: --algorithm {'|'.join(ALGORITHMS)}")
     name = session.name(name)
-    made = session.client.create_key(name, algorithm, backend=backend, labels=labels, adopt=adopt)
+    made = session.client.create_key(name, algorithm, backend=backend, labels=labels, adopt=adopt, pcrs=pcrs)
     session.show(made, lambda: [f"{made.primary_version}  {made.algorithm.value}  on {made.backend}"])
 
 

@@ -81,11 +81,13 @@ class AsyncClient:
         backend: str | None = None,
         labels: Mapping[str, str] | None = None,
         adopt: str | None = None,
+        pcrs: str | None = None,
         request_id: str | None = None,
         deadline: float | None = None,
     ) -> KeyInfo:
         """Make a key pair on a device and name it, or name one that is there."""
-        return await self._call(messages.create_key(name, algorithm, backend, labels, adopt, request_id), deadline)
+        call = messages.create_key(name, algorithm, backend, labels, adopt, pcrs, request_id)
+        return await self._call(call, deadline)
 
     async def get_key(self, name: str, *, deadline: float | None = None) -> KeyInfo:
         """A key with all its versions."""

@@ -95,14 +95,16 @@ class Client:
         backend: str | None = None,
         labels: Mapping[str, str] | None = None,
         adopt: str | None = None,
+        pcrs: str | None = None,
         request_id: str | None = None,
         deadline: float | None = None,
     ) -> KeyInfo:
-        """Make a key pair on a device and name it; with `adopt`, name the one that a `pkcs11:` URI points to.
+        """Make a key pair on a device and name it; with `adopt`, name the one that a URI points to
+        (`pkcs11:…`, or a TPM's `tpm2:handle=0x81010001`). `pcrs` binds it to registers of a TPM, `sha256:0,7`.
 
         The same call with the same `request_id` (a UUID) gives the same key.
         """
-        return self._call(messages.create_key(name, algorithm, backend, labels, adopt, request_id), deadline)
+        return self._call(messages.create_key(name, algorithm, backend, labels, adopt, pcrs, request_id), deadline)
 
     def get_key(self, name: str, *, deadline: float | None = None) -> KeyInfo:
         """A key with all its versions."""

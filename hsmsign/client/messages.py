@@ -43,6 +43,7 @@ def create_key(
     backend: str | None,
     labels: Mapping[str, str] | None,
     adopt: str | None,
+    pcrs: str | None,
     request_id: str | None,
 ) -> Call[values.KeyInfo]:
     """CreateKey. Without a request id it gets one, so that the channel may repeat it."""
@@ -54,7 +55,8 @@ def create_key(
         backend=_bare(backend),
         labels=dict(labels or {}),
         request_id=request_id or str(uuid.uuid4()),
-        adopt_pkcs11_uri=adopt or "",
+        adopt_uri=adopt or "",
+        pcrs=pcrs or "",
     )
     return Call("/hsmsign.v1.KeyService/CreateKey", request, keys_pb2.Key, key_info)
 
@@ -184,7 +186,7 @@ def key_info(key: keys_pb2.Key) -> values.KeyInfo:
 def version_info(version: keys_pb2.KeyVersion) -> values.VersionInfo:
     """A key version of the wire."""
     facts = version.facts
-    said = {
+    said: dict[str, Any] = {
         name: getattr(facts, name) if facts.HasField(name) else None
         for name in ("sensitive", "extractable", "local", "always_sensitive", "never_extractable")
     }
@@ -197,7 +199,7 @@ def version_info(version: keys_pb2.KeyVersion) -> values.VersionInfo:
         destroyed=_time(version, "destroy_time"),
         public_key=version.public_key,
         pkcs11_uri=version.pkcs11_uri,
-        facts=DeviceFacts(**said, unique_id=facts.unique_id),
+        facts=DeviceFacts(**said, unique_id=facts.unique_id, pcrs=facts.pcrs),
         adopted=version.adopted,
     )
 

@@ -193,11 +193,12 @@ def _close_others(keep: set[int]) -> None:
 
 
 def _clean_environment(config: BackendConfig, extra: dict[str, str]) -> None:
-    keep = config.pin.env if config.pin is not None else None
+    ours = {source.env for source in config.secrets}
     for name in _NOT_OURS:
-        if name != keep:
+        if name not in ours:
             os.environ.pop(name, None)
     os.environ.update(extra)
+    os.environ.setdefault("TSS2_LOG", "all+NONE")  # the TPM's software writes each failed command to stderr
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -42,7 +42,7 @@ class Environments:
 
     def learn(self, config: Config) -> None:
         """Keep the variables that this configuration names."""
-        self._secret |= {backend.pin.env for backend in config.backends if backend.pin is not None and backend.pin.env}
+        self._secret |= {source.env for backend in config.backends for source in backend.secrets if source.env}
 
     def for_worker(self) -> dict[str, str]:
         """What a front worker gets."""
@@ -50,9 +50,9 @@ class Environments:
 
     def for_host(self, backend: BackendConfig) -> dict[str, str]:
         """What the host of this backend gets."""
-        pin = backend.pin
-        withheld = self._secret - {pin.env if pin is not None else None}
-        return self._without(withheld if pin is not None and pin.credential else {*withheld, "CREDENTIALS_DIRECTORY"})
+        withheld = self._secret - {source.env for source in backend.secrets}
+        uses_credentials = any(source.credential for source in backend.secrets)
+        return self._without(withheld if uses_credentials else {*withheld, "CREDENTIALS_DIRECTORY"})
 
     def _without(self, names: set[str]) -> dict[str, str]:
         # nor what systemd said to the supervisor alone

@@ -98,7 +98,7 @@ def _operate(op: str, args: dict[str, Any], backend: Backend) -> object:
         object_id, label = from_json(bytes, args["object_id"]), from_json(str, args["label"])
         if not 1 <= len(object_id) <= OBJECT_ID_MAX or len(label.encode()) > LABEL_MAX:
             raise InvalidArgumentError(f"a CKA_ID has 1 to {OBJECT_ID_MAX} bytes, a label at most {LABEL_MAX}")
-        return backend.generate(algorithm, object_id, label)
+        return backend.generate(algorithm, object_id, label, from_json(str, args.get("pcrs", "")))
     if op == "find":
         query: ObjectQuery = from_json(ObjectQuery, args)
         if query.id is None and query.label is None and query.locator is None:

@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from hsmsign.backends.base import BackendConfig, PinSource, Quirks
+from hsmsign.backends.base import BackendConfig, PinSource, Quirks, TpmConfig
 from hsmsign.daemon import schema
 from hsmsign.daemon.config import Config
 from hsmsign.daemon.worker_config import TlsPaths
@@ -25,6 +25,7 @@ from hsmsign.model.hostwire import error_to_json, to_json
 from hsmsign.model.limits import Limits
 
 _SQLITE = "sqlite:///"
+_KINDS = frozenset({"softhsm", "pkcs11", "tpm2"})
 
 
 def read(path: Path) -> Config:
@@ -47,9 +48,11 @@ def read(path: Path) -> Config:
 
 def _explain(problem: Any) -> str:
     """One problem in words, with the nearest known name for a key that is unknown."""
-    place = ".".join(str(part) for part in problem["loc"])
+    # pydantic puts the kind that decides between tables into the place, where the file has no such level
+    location = tuple(part for at, part in enumerate(problem["loc"]) if not (at == 2 and part in _KINDS))
+    place = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(problem["loc"][:-1])
+        known = _known_keys(location[:-1], next((part for part in problem["loc"] if part in _KINDS), ""))
         near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
         return f"unknown key {place!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
     message = str(problem["msg"]).removeprefix("Value error, ")
@@ -57,11 +60,11 @@ def _explain(problem: Any) -> str:
     return f"{place}: {message}" if place else message
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+def _known_keys(location: tuple[int | str, ...], kind: str) -> list[str]:
     table: type[BaseModel] = schema.File
     for part in location:
         if table is schema.File and part == "backends":
-            table = schema.BackendTable
+            table = schema.Tpm2Table if kind == "tpm2" else schema.BackendTable
         elif str(part) in table.model_fields:
             annotation = table.model_fields[str(part)].annotation
             candidates = [annotation, *get_args(annotation)]
@@ -106,11 +109,28 @@ def _store_url(url: str, base: Path) -> str:
     return f"{_SQLITE}{base / path}"
 
 
-def _backend(name: str, table: schema.BackendTable, base: Path) -> BackendConfig:
-    pin = table.pin
-    source = None
-    if pin is not None:
-        source = PinSource(base / pin.file if pin.file is not None else None, pin.env, pin.credential)
+def _source(pin: schema.Pin, base: Path) -> PinSource:
+    return PinSource(base / pin.file if pin.file is not None else None, pin.env, pin.credential)
+
+
+def _tpm(name: str, table: schema.Tpm2Table, base: Path) -> BackendConfig:
+    tpm = TpmConfig(
+        key_auth=_source(table.key_auth, base),
+        tcti=table.tcti,
+        simulator=base / table.simulator if table.simulator is not None else None,
+        owner_auth=_source(table.owner_auth, base) if table.owner_auth is not None else None,
+        storage_key=table.storage_key,
+        authorization=table.authorization,
+    )
+    return BackendConfig(
+        name=name, kind=table.kind, hang_after=table.hang_after, manage_timeout=table.manage_timeout, tpm=tpm
+    )
+
+
+def _backend(name: str, table: schema.BackendTable | schema.Tpm2Table, base: Path) -> BackendConfig:
+    if isinstance(table, schema.Tpm2Table):
+        return _tpm(name, table, base)
+    source = _source(table.pin, base) if table.pin is not None else None
     return BackendConfig(
         name=name,
         kind=table.kind,

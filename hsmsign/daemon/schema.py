@@ -93,6 +93,27 @@ class QuirksTable(Table):
     login_as: Literal["user", "none"] = "user"
 
 
+class Tpm2Table(Table):
+    """[backends.NAME] with kind = "tpm2" """
+
+    kind: Literal["tpm2"]
+    tcti: str = ""
+    simulator: Path | None = None
+    key_auth: Pin
+    owner_auth: Pin | None = None
+    storage_key: Annotated[int, Field(ge=0x81000000, le=0x81FFFFFF)] = 0x81000001
+    authorization: Literal["hmac", "password"] = "hmac"
+    hang_after: Seconds = 10.0
+    manage_timeout: Seconds = 120.0
+    default: bool = False
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Tpm2Table:
+        if bool(self.tcti) == (self.simulator is not None):
+            raise ValueError('say how the TPM is reached: tcti = "device:/dev/tpmrm0", or simulator = "FOLDER"')
+        return self
+
+
 class BackendTable(Table):
     """[backends.NAME]"""
 
@@ -117,6 +138,9 @@ class BackendTable(Table):
         return self
 
 
+AnyBackend = Annotated[BackendTable | Tpm2Table, Field(discriminator="kind")]
+
+
 class File(Table):
     """hsmsign.toml"""
 
@@ -124,7 +148,7 @@ class File(Table):
     store: StoreTable = StoreTable()
     daemon: Daemon = Daemon()
     log: Log = Log()
-    backends: Annotated[dict[BackendName, BackendTable], Field(min_length=1)]
+    backends: Annotated[dict[BackendName, AnyBackend], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _one_default(self) -> File:

@@ -33,7 +33,7 @@ class Device(Protocol):
 
     @property
     def kind(self) -> str:
-        """The backend's kind, "softhsm" or "pkcs11"."""
+        """The backend's kind: "softhsm", "pkcs11" or "tpm2"."""
         ...
 
     def health(self) -> DeviceHealth:
@@ -55,9 +55,12 @@ class Device(Protocol):
         """
         ...
 
-    async def generate(self, algorithm: KeyAlgorithm, object_id: bytes, label: str) -> DeviceKey:
-        """Make a key pair with this CKA_ID. Survives a host that dies in the middle of it: there is one
-        key pair with this id afterwards, or none and an error."""
+    async def generate(self, algorithm: KeyAlgorithm, object_id: bytes, label: str, pcrs: str = "") -> DeviceKey:
+        """Make a key pair with this CKA_ID, bound to the TPM's registers `pcrs` where it says any.
+
+        Survives a host that dies in the middle of it: there is one key pair with this id afterwards, or none
+        and an error.
+        """
         ...
 
     async def find(self, lookup: Lookup) -> Sequence[DeviceKey]:

@@ -226,9 +226,10 @@ class RemoteDevice:
 
     # ---- management ----
 
-    async def generate(self, algorithm: KeyAlgorithm, object_id: bytes, label: str) -> DeviceKey:
+    async def generate(self, algorithm: KeyAlgorithm, object_id: bytes, label: str, pcrs: str = "") -> DeviceKey:
         """Make a key pair; a host that dies meanwhile is asked again, which finds what it had made."""
-        answer = await self._manage_call("generate", algorithm=algorithm, object_id=object_id, label=label)
+        asked = {"algorithm": algorithm, "object_id": object_id, "label": label, "pcrs": pcrs}
+        answer = await self._manage_call("generate", **asked)
         return from_json(DeviceKey, answer)  # type: ignore[no-any-return]
 
     async def find(self, lookup: Lookup) -> Sequence[DeviceKey]:

@@ -10,7 +10,7 @@ from hsmsign.devices.base import Device, Lookup
 from hsmsign.keyring.desk import Desk, holds, load, now
 from hsmsign.keyring.making import NewKey, Wanted, establish, exists, new_key, ready, repeated
 from hsmsign.keyring.values import Key, version_name
-from hsmsign.model import errors, pkcs11_uri
+from hsmsign.model import errors, object_uri
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceInfo, DeviceKey, Protection
 from hsmsign.model.errors import (
@@ -20,6 +20,7 @@ from hsmsign.model.errors import (
     ObjectNotFoundError,
     UnavailableError,
 )
+from hsmsign.model.pkcs11_uri import ObjectUri
 from hsmsign.store import VersionRow, VersionState, queries
 from hsmsign.store.rows import RequestRow
 
@@ -36,7 +37,7 @@ class Adoption(Wanted):
 
 async def adopt(desk: Desk, wanted: Adoption) -> Key:
     """Adopt. Raises UriError, ObjectNotFoundError, ObjectAmbiguousError, KeyExistsError."""
-    uri = pkcs11_uri.parse(wanted.uri)
+    uri = object_uri.parse(wanted.uri)
     if await desk.store.read(lambda connection: repeated(connection, wanted)) is not None:
         return await desk.store.read(lambda connection: load(connection, wanted.id))
     device = desk.device(wanted.backend)
@@ -54,7 +55,7 @@ async def adopt(desk: Desk, wanted: Adoption) -> Key:
     return await desk.store.read(lambda connection: load(connection, wanted.id))
 
 
-def _same_token(uri: pkcs11_uri.ObjectUri, device: Device) -> None:
+def _same_token(uri: ObjectUri, device: Device) -> None:
     info = device.info()
     for attribute, is_ in _token_attributes(info).items() if info is not None else ():
         said = getattr(uri, attribute)
@@ -76,12 +77,13 @@ def _token_attributes(info: DeviceInfo) -> dict[str, str]:
     }
 
 
-async def _one(device: Device, uri: pkcs11_uri.ObjectUri) -> DeviceKey:
+async def _one(device: Device, uri: ObjectUri) -> DeviceKey:
     found = await device.find(Lookup(id=uri.id or None, label=uri.object or None))
     if not found:
         raise ObjectNotFoundError(
-            f"no key pair on the token of backend {device.name!r} fits the pkcs11: URI",
-            hint="look with: pkcs11-tool --list-objects --login; its public key must be there too",
+            f"no key pair on the device of backend {device.name!r} fits the URI",
+            hint="look with: pkcs11-tool --list-objects --login (its public key must be there, too), or tpm2_getcap"
+            " handles-persistent",
             metadata={"backend": device.name},
         )
     if len(found) > 1:

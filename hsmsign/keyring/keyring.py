@@ -48,21 +48,27 @@ class Keyring:
         labels: Mapping[str, str] | None = None,
         request_id: str = "",
         adopt_uri: str = "",
+        pcrs: str = "",
     ) -> Key:
-        """Make a key pair and give it a name, or adopt the one that a `pkcs11:` URI points to."""
+        """Make a key pair and give it a name, or adopt the one that a `pkcs11:` or `tpm2:` URI points to.
+
+        `pcrs` binds the key to platform registers of a TPM, `sha256:0,7`.
+        """
         id = KeyName(key_id).id
         if algorithm is None and not adopt_uri:
             words = ", ".join(one.value for one in KeyAlgorithm)
             raise InvalidArgumentError("a new key needs an algorithm", hint=f"one of: {words}")
         checked = checks.labels(labels or {})
         request = checks.request_id(request_id)
-        asked = checks.fingerprint("create", id, algorithm and algorithm.value, backend, checked, adopt_uri)
+        if adopt_uri and pcrs:
+            raise InvalidArgumentError("a key that is there already has its policy", hint="leave pcrs out to adopt it")
+        asked = checks.fingerprint("create", id, algorithm and algorithm.value, backend, checked, adopt_uri, pcrs)
         chosen = backend or self._default
         if adopt_uri:
             adoption = adopting.Adoption(id, request, asked, chosen, checked, adopt_uri, algorithm)
             return await self._change(id, chosen, lambda: adopting.adopt(self._desk, adoption))
         assert algorithm is not None  # noqa: S101 - said above; for the type checker
-        new = making.NewKey(id, request, asked, algorithm, chosen, checked)
+        new = making.NewKey(id, request, asked, algorithm, chosen, checked, pcrs)
         return await self._change(id, chosen, lambda: making.create(self._desk, new))
 
     async def rotate(self, name: str, *, request_id: str = "") -> Key:

@@ -51,6 +51,7 @@ class NewKey(Wanted):
     algorithm: KeyAlgorithm
     backend: str
     labels: dict[str, str]
+    pcrs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +69,19 @@ async def create(desk: Desk, wanted: NewKey) -> Key:
     """Make a new key. Raises KeyExistsError and whatever the device and the store raise."""
     device = desk.device(wanted.backend)
     protection = ready(device, wanted.algorithm)
-    return await _make(desk, device, wanted, wanted.algorithm, lambda c: _reserve_key(c, wanted, protection))
+    shape = _Shape(wanted.algorithm, wanted.pcrs)
+    return await _make(desk, device, wanted, shape, lambda c: _reserve_key(c, wanted, protection))
 
 
 async def rotate(desk: Desk, wanted: Wanted) -> Key:
-    """Make a new version of a key, which becomes the primary one."""
+    """Make a new version of a key, which becomes the primary one. It is bound to the same registers as that."""
     key = await desk.store.read(lambda connection: established(connection, wanted.id))
+    rows = await desk.store.read(lambda connection: queries.versions_of(connection, wanted.id))
+    pcrs = next((row.facts.pcrs for row in rows if row.number == key.primary_version), "")
     device = desk.device(key.backend)
     protection = ready(device, key.algorithm)
-    return await _make(desk, device, wanted, key.algorithm, lambda c: _reserve_version(c, wanted, protection))
+    shape = _Shape(key.algorithm, pcrs)
+    return await _make(desk, device, wanted, shape, lambda c: _reserve_version(c, wanted, protection))
 
 
 def ready(device: Device, algorithm: KeyAlgorithm | None) -> Protection:
@@ -166,7 +171,15 @@ def _reserve(connection: Connection, wanted: Wanted, number: int, protection: Pr
     return row
 
 
-async def _make(desk: Desk, device: Device, wanted: Wanted, algorithm: KeyAlgorithm, reserve: Reserve) -> Key:
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What the device is asked to make."""
+
+    algorithm: KeyAlgorithm
+    pcrs: str
+
+
+async def _make(desk: Desk, device: Device, wanted: Wanted, shape: _Shape, reserve: Reserve) -> Key:
     row = await desk.store.write(reserve)
     if isinstance(row, Rest):
         await mend(desk, device, row.row)
@@ -176,14 +189,15 @@ async def _make(desk: Desk, device: Device, wanted: Wanted, algorithm: KeyAlgori
     if row is None:
         return await desk.store.read(lambda connection: load(connection, wanted.id))
     try:
-        return await _fill(desk, device, row, algorithm)
+        return await _fill(desk, device, row, shape)
     except Exception:
         await _undo(desk, device, row)
         raise
 
 
-async def _fill(desk: Desk, device: Device, row: VersionRow, algorithm: KeyAlgorithm) -> Key:
-    made = await device.generate(algorithm, row.object_id or b"", version_name(row.key, row.number))
+async def _fill(desk: Desk, device: Device, row: VersionRow, shape: _Shape) -> Key:
+    name = version_name(row.key, row.number)
+    made = await device.generate(shape.algorithm, row.object_id or b"", name, shape.pcrs)
     await desk.store.write(lambda connection: establish(connection, row, device.name, made))
     desk.cache.forget(row.key, [row.number])
     return await desk.store.read(lambda connection: load(connection, row.key))

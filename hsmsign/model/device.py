@@ -43,7 +43,7 @@ class DeviceHealth:
     message: str = ""
     hint: str = ""
     ckr: str = ""
-    """The PKCS #11 return value's name (`CKR_PIN_INCORRECT`), or empty."""
+    """The name of the device's own code (`CKR_PIN_INCORRECT`, `TPM_RC_BAD_AUTH`), or empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,8 @@ class DeviceInfo:
     firmware_version: str
     algorithms: tuple[KeyAlgorithm, ...]
     sessions: int
+    keeps_keys: bool = True
+    """False: a key is a wrapped blob in the store, of which the device itself knows nothing (TPM)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,13 @@ class DeviceFacts:
     always_sensitive: bool | None = None
     never_extractable: bool | None = None
     unique_id: str = ""
+    pcrs: str = ""
+    """TPM only: the platform registers whose values must be those of the key's making, as `sha256:0,7`."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceKey:
-    """A key pair on a device. `locator` is opaque outside the backend that made it (1 to 512 bytes)."""
+    """A key pair on a device. `locator` is opaque outside the backend that made it (1 to 1024 bytes)."""
 
     locator: bytes
     algorithm: KeyAlgorithm
@@ -114,7 +118,7 @@ class JobStatus(enum.IntEnum):
     KEY_NOT_FOUND = 3
     """No object, or more than one, fits the locator."""
     DEVICE_ERROR = 4
-    """The device answered with an error: `JobResult.ckr` is its number."""
+    """The device answered with an error: `JobFailure.ckr` is its number."""
     NOT_PRESENT = 5
     PIN_REFUSED = 6
     PIN_LOCKED = 7
@@ -126,11 +130,14 @@ class JobStatus(enum.IntEnum):
     NO_MEMORY = 11
     BROKEN = 12
     """The device host is up but has no usable device (state BROKEN)."""
+    BUSY = 13
+    """What waits already takes longer than the order has time: it was refused at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobFailure:
-    """One item of an order that was not signed. `ckr` is the PKCS #11 return value, 0 where there is none."""
+    """One item of an order that was not signed. `ckr` is the PKCS #11 return value, or what
+    `hsmsign.model.tpm.code` makes; 0 where there is none."""
 
     index: int
     status: JobStatus

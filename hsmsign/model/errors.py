@@ -190,6 +190,25 @@ class PinLockedError(FailedPreconditionError):
     reason = "PIN_LOCKED"
 
 
+class ParentChangedError(FailedPreconditionError):
+    """A TPM key whose parent is not there: it was made on another TPM, or the TPM was cleared since."""
+
+    reason = "PARENT_CHANGED"
+
+
+class PcrChangedError(FailedPreconditionError):
+    """A TPM key that is bound to platform registers (PCRs) which have other values now."""
+
+    reason = "PCR_CHANGED"
+
+
+class KeyDamagedError(HsmsignError):
+    """What the store keeps of a TPM key is not what was put there."""
+
+    reason = "KEY_DAMAGED"
+    code = "DATA_LOSS"
+
+
 class EtagError(HsmsignError):
     """The key changed since it was read."""
 
@@ -222,6 +241,12 @@ class QueueFullError(ResourceExhaustedError):
     """The device has as much waiting work as it may have."""
 
     reason = "DEVICE_QUEUE_FULL"
+
+
+class DeviceBusyError(ResourceExhaustedError):
+    """The device cannot serve the request before its deadline: what waits already takes longer."""
+
+    reason = "DEVICE_BUSY"
 
 
 class StoreFullError(ResourceExhaustedError):

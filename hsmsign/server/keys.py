@@ -26,7 +26,8 @@ class KeyService:
             backend=wire.backend_name(request.backend),
             labels=request.labels,
             request_id=request.request_id,
-            adopt_uri=request.adopt_pkcs11_uri,
+            adopt_uri=request.adopt_uri,
+            pcrs=request.pcrs,
         )
         return wire.key(key)
 

@@ -129,4 +129,5 @@ def _facts(facts: DeviceFacts) -> keys_pb2.DeviceFacts:
         always_sensitive=facts.always_sensitive,
         never_extractable=facts.never_extractable,
         unique_id=facts.unique_id,
+        pcrs=facts.pcrs,
     )

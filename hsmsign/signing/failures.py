@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hsmsign.model import ckr, errors
+from hsmsign.model import ckr, errors, tpm
 from hsmsign.model.device import JobFailure, JobStatus
 from hsmsign.model.errors import HsmsignError
 
@@ -10,11 +10,47 @@ from hsmsign.model.errors import HsmsignError
 def to_error(failure: JobFailure, version: str, device: str) -> HsmsignError:
     """The error of an item that the device did not sign."""
     metadata = {"backend": device}
-    if failure.ckr:
+    said = tpm.read_code(failure.ckr)
+    if said is not None:
+        metadata["tpm_rc"] = tpm.name(said[0])
+    elif failure.ckr:
         metadata["ckr"] = ckr.name(failure.ckr)
-    error = _error(failure, version, device, metadata.get("ckr", ""))
+    error = None if said is None else _of_a_tpm(said[1], version, device)
+    if error is None:
+        error = _error(failure, version, device, metadata.get("ckr") or metadata.get("tpm_rc", ""))
     error.metadata.update(metadata)
     return error
+
+
+def _of_a_tpm(trouble: tpm.Trouble, version: str, device: str) -> HsmsignError | None:
+    match trouble:
+        case tpm.Trouble.PARENT_CHANGED:
+            return errors.ParentChangedError(
+                f"{version} was made under another storage key than the TPM of backend {device!r} has now",
+                hint="it is another TPM, or it was cleared: such a key cannot come back; make a new one",
+            )
+        case tpm.Trouble.BLOB_DAMAGED:
+            return errors.KeyDamagedError(
+                f"what the store keeps of {version} is damaged: the TPM does not take it",
+                hint="restore the store from a backup",
+            )
+        case tpm.Trouble.PCR_CHANGED:
+            return errors.PcrChangedError(
+                f"{version} is bound to platform registers whose values have changed",
+                hint="boot what was booted when the key was made, or make a new key",
+            )
+        case tpm.Trouble.AUTH_REFUSED:
+            return errors.PinRefusedError(
+                f"the TPM of backend {device!r} refused the authorization of {version}",
+                hint="is key_auth still the secret that the key was made with?",
+            )
+        case tpm.Trouble.LOCKOUT:
+            return errors.PinLockedError(
+                f"the TPM of backend {device!r} is in lockout: too many wrong authorizations",
+                hint="wait for its recovery time, or reset it with the lockout authorization: tpm2_dictionarylockout",
+            )
+        case _:
+            return None
 
 
 def _error(failure: JobFailure, version: str, device: str, ckr_name: str) -> HsmsignError:
@@ -55,6 +91,12 @@ def _error(failure: JobFailure, version: str, device: str, ckr_name: str) -> Hsm
         case JobStatus.UNSUPPORTED:
             return errors.CapabilityMissingError(
                 f"the device of backend {device!r} lacks the mechanism for this scheme", hint="choose another scheme"
+            )
+        case JobStatus.BUSY:
+            return errors.DeviceBusyError(
+                f"backend {device!r} cannot sign it before the deadline: what waits already takes longer",
+                hint="give more time, or send less at once",
+                retry_after=1.0,
             )
         case JobStatus.NO_MEMORY:
             return errors.ResourceExhaustedError(f"backend {device!r} is out of memory", retry_after=1.0)

@@ -154,7 +154,7 @@ class FakeDevice:
                 signatures.append(sign_one(thing.private, order, data))
         return SignOutcome(signatures, tuple(failures))
 
-    async def generate(self, algorithm: KeyAlgorithm, object_id: bytes, label: str) -> DeviceKey:
+    async def generate(self, algorithm: KeyAlgorithm, object_id: bytes, label: str, pcrs: str = "") -> DeviceKey:
         self._enter("generate")
         if self.gate is not None:
             await self.gate.wait()

@@ -138,7 +138,7 @@ class Keys(Answering, keys_pb2_grpc.KeyServiceServicer):
         key.create_time.GetCurrentTime()
         self.state.keys[name] = key
         self.state.requests[request.request_id] = name
-        self._add(key, adopted=bool(request.adopt_pkcs11_uri))
+        self._add(key, adopted=bool(request.adopt_uri))
         return key
 
     def _add(self, key, adopted=False):

@@ -142,9 +142,11 @@ class HostProcess:
 
     def generate(self, algorithm: KeyAlgorithm, object_id: bytes | None = None, label: str = "test key") -> DeviceKey:
         """A new key."""
-        object_id = object_id or os.urandom(16)
-        asked = self.ask("generate", algorithm=algorithm, object_id=object_id, label=label)
-        key: DeviceKey = from_json(DeviceKey, asked)
+        return self.generate_with(algorithm=algorithm, object_id=object_id or os.urandom(16), label=label)
+
+    def generate_with(self, **asked: object) -> DeviceKey:
+        """A new key, by all that can be asked of it."""
+        key: DeviceKey = from_json(DeviceKey, self.ask("generate", **asked))
         return key
 
     def find(self, query: ObjectQuery) -> list[DeviceKey]:

@@ -244,8 +244,8 @@ def test_a_pool_without_a_module_is_refused() -> None:
     [
         ((-1, 1, 1, False), "slot id"),
         ((1 << 64, 1, 1, False), "slot id"),
-        ((0, 0, 1, False), "1 to 1024 sessions"),
-        ((0, 1025, 1, False), "1 to 1024 sessions"),
+        ((0, -1, 1, False), "at most 1024 sessions"),
+        ((0, 1025, 1, False), "at most 1024 sessions"),
         ((0, 1, 0, False), "max_queued_bytes"),
         ((0, 1, 1 << 32, False), "max_queued_bytes"),
         ((0, 1, 1, 3), "Exclusion"),

@@ -111,8 +111,8 @@ async def test_the_key_id_of_a_jwk_is_the_thumbprint_of_rfc_7638(daemon) -> None
         ({"backend": "none"}, "NOT_FOUND", "BACKEND_NOT_FOUND"),
         ({"labels": {"NO": ""}}, "INVALID_ARGUMENT", "INVALID_ARGUMENT"),
         ({"request_id": "7"}, "INVALID_ARGUMENT", "INVALID_ARGUMENT"),
-        ({"adopt_pkcs11_uri": "nonsense"}, "INVALID_ARGUMENT", "URI_INVALID"),
-        ({"adopt_pkcs11_uri": "pkcs11:object=x"}, "NOT_FOUND", "OBJECT_NOT_FOUND"),
+        ({"adopt_uri": "nonsense"}, "INVALID_ARGUMENT", "URI_INVALID"),
+        ({"adopt_uri": "pkcs11:object=x"}, "NOT_FOUND", "OBJECT_NOT_FOUND"),
     ],
 )
 async def test_a_bad_create_is_refused_with_its_reason(daemon, request_: dict, code: str, reason: str) -> None:

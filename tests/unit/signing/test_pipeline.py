@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from hsmsign.keyring import Keyring
+from hsmsign.model import tpm
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
 from hsmsign.model.device import JobFailure, JobStatus
 from hsmsign.model.errors import (
@@ -223,12 +224,31 @@ def test_every_status_of_a_job_has_an_error_with_a_sentence() -> None:
         JobStatus.UNSUPPORTED: "CAPABILITY_MISSING",
         JobStatus.NO_MEMORY: "RESOURCE_EXHAUSTED",
         JobStatus.BROKEN: "DEVICE_UNAVAILABLE",
+        JobStatus.BUSY: "DEVICE_BUSY",
     }
     assert set(expected) == set(JobStatus) - {JobStatus.OK}
     for status, reason in expected.items():
         error = to_error(JobFailure(0, status, 0xA0), "keys/a/versions/1", "soft")
         assert (error.reason, error.metadata) == (reason, {"backend": "soft", "ckr": "CKR_PIN_INCORRECT"})
         assert error.message
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        (tpm.Trouble.NONE, "DEVICE_ERROR"),
+        (tpm.Trouble.PARENT_CHANGED, "PARENT_CHANGED"),
+        (tpm.Trouble.BLOB_DAMAGED, "KEY_DAMAGED"),
+        (tpm.Trouble.PCR_CHANGED, "PCR_CHANGED"),
+        (tpm.Trouble.AUTH_REFUSED, "PIN_REFUSED"),
+        (tpm.Trouble.LOCKOUT, "PIN_LOCKED"),
+    ],
+)
+def test_what_a_tpm_answers_is_told_as_what_it_is(trouble: tpm.Trouble, reason: str) -> None:
+    failure = JobFailure(0, JobStatus.DEVICE_ERROR, tpm.code(0x2DF, trouble))
+    error = to_error(failure, "keys/a/versions/1", "tpm")
+    assert (error.reason, error.metadata) == (reason, {"backend": "tpm", "tpm_rc": "TPM_RC_INTEGRITY"})
+    assert error.message
 
 
 @pytest.mark.parametrize(
