@@ -48,6 +48,8 @@ _GRACE = 5.0
 """Seconds for which a TPM may be away before callers are told so, instead of waiting."""
 _LOOK_EVERY = 5.0
 _PACE_WEIGHT = 0.05
+_LOST = frozenset({Remedy.RECONNECT, Remedy.FRESH})
+"""After `_repeat`: fresh sessions and keys did not help, so that the storage key itself is gone."""
 
 
 class Tpm2Backend:
@@ -332,7 +334,7 @@ class Tpm2Backend:
             with self._chip_lock:
                 return self._repeat(ask)
         except TSS2_Exception as error:
-            if codes.remedy(error.rc) is not Remedy.RECONNECT:
+            if codes.remedy(error.rc) not in _LOST:
                 raise _to_error(error.rc, doing) from error
             self._lose(f"{tpm.name(error.rc)} while {doing}")
         self._bring_up()
@@ -391,7 +393,7 @@ class Tpm2Backend:
             self._pace = took if not self._pace else self._pace + _PACE_WEIGHT * (took - self._pace)
             turns.pace(self._pace)
         except TSS2_Exception as error:
-            if codes.remedy(error.rc) is Remedy.RECONNECT:
+            if codes.remedy(error.rc) in _LOST:
                 turns.put_off(tpm.code(error.rc))
             else:
                 turns.fail(JobStatus.DEVICE_ERROR, tpm.code(error.rc, codes.trouble(error.rc)))
