@@ -126,6 +126,8 @@ def _version_lines(version: VersionInfo) -> list[str]:
         lines.append(f"    destroyed {when(version.destroyed)}")
     if words:
         lines.append(f"    the device says: {', '.join(words)}")
+    if facts.pcrs:
+        lines.append(f"    bound to the platform registers {facts.pcrs}")
     if version.pkcs11_uri:
         lines.append(f"    {version.pkcs11_uri}")
     return lines

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib.util
 import json
+import os
 import platform
+import shutil
 import ssl
 import stat
 import subprocess
@@ -82,8 +85,8 @@ def check_setup(path: Path) -> list[Finding]:
     findings += _permissions(path, config)
     findings += _certificates(config)
     for backend in config.backends:
-        findings += _module_and_token(backend)
-        findings += _pin(backend)
+        findings += _tpm(backend) if backend.tpm is not None else _module_and_token(backend)
+        findings += _secrets(backend)
     return findings
 
 
@@ -158,14 +161,36 @@ def _module_and_token(backend: BackendConfig) -> list[Finding]:
     return [*findings, Finding("fail" if flags else "ok", subject, said, advice)]
 
 
-def _pin(backend: BackendConfig) -> list[Finding]:
-    if backend.pin is None:
-        return []
-    try:
-        read_pin(backend.pin)
-    except HsmsignError as error:
-        return [Finding("fail", f"PIN of {backend.name}", error.message, error.hint)]
-    return [Finding("ok", f"PIN of {backend.name}", "its source can be read (it was not tried)")]
+def _tpm(backend: BackendConfig) -> list[Finding]:
+    """Not opened: a TPM without a resource manager has one user at a time, which may be the daemon."""
+    subject = f"backend {backend.name}"
+    assert backend.tpm is not None  # noqa: S101 - said by the caller
+    if importlib.util.find_spec("tpm2_pytss") is None:
+        advice = "apt-get install libtss2-dev, then pip install 'hsmsign[server,tpm]'"
+        return [Finding("fail", subject, "the TPM software (tpm2-pytss) is not installed", advice)]
+    if backend.tpm.simulator is not None:
+        if shutil.which("swtpm") is None or not backend.tpm.simulator.is_dir():
+            said = f"no swtpm, or no state folder {backend.tpm.simulator}"
+            return [Finding("fail", subject, said, "apt-get install swtpm swtpm-tools; hsmsign init --simulator")]
+        return [Finding("warn", subject, "the TPM is simulated: its keys are as safe as a file", "not for production")]
+    kind, _, where = backend.tpm.tcti.partition(":")
+    if kind == "device" and where and not os.access(where, os.R_OK | os.W_OK):
+        advice = "load the kernel's driver; add the daemon's user to the device's group (tss)"
+        return [Finding("fail", subject, f"{where} cannot be used", advice)]
+    return [Finding("ok", subject, f"TPM through {backend.tpm.tcti} (it was not opened)")]
+
+
+def _secrets(backend: BackendConfig) -> list[Finding]:
+    findings = []
+    for source in backend.secrets:
+        what = f"{'secret' if backend.tpm is not None else 'PIN'} of {backend.name}"
+        try:
+            read_pin(source)
+        except HsmsignError as error:
+            findings.append(Finding("fail", what, error.message, error.hint))
+        else:
+            findings.append(Finding("ok", what, "its source can be read (it was not tried)"))
+    return findings
 
 
 def check_daemon(client: Callable[[], Client]) -> list[Finding]:

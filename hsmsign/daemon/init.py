@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hsmsign.daemon import bootstrap_tls
+from hsmsign.daemon import bootstrap_tls, simulated_tpm
 from hsmsign.model.errors import ConfigurationError
 from hsmsign.softhsm.provision import find_module, provision
 
@@ -25,6 +27,8 @@ class Plan:
     module: Path | None = None
     token_label: str | None = None
     pin_file: Path | None = None
+    tcti: str | None = None
+    simulator: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +52,9 @@ def initialise(plan: Plan) -> Done:
     def note(what: str, new: bool) -> None:
         (made if new else kept).append(what)
 
-    token = _token(plan, folder, note)
+    backend = _tpm(plan, folder, note) if plan.kind == "tpm2" else _token(plan, folder, note)
     note("tls/: a bootstrap CA, a server certificate, a client certificate", _certificates(plan, folder))
-    note("hsmsign.toml", _write_new(folder / "hsmsign.toml", _config_text(plan, token)))
+    note("hsmsign.toml", _write_new(folder / "hsmsign.toml", _config_text(plan, backend)))
     note("client.toml", _write_new(folder / "client.toml", _client_text(plan, folder)))
     return Done(folder / "hsmsign.toml", folder / "client.toml", tuple(made), tuple(kept))
 
@@ -63,6 +67,11 @@ def _check(plan: Plan) -> None:
         raise ConfigurationError(
             "a token that is there needs its module, its label and its PIN's file",
             hint="--backend pkcs11 --module /path/module.so --token-label LABEL --pin-file FILE",
+        )
+    if plan.kind == "tpm2" and (plan.tcti is None) != plan.simulator:
+        raise ConfigurationError(
+            "say which TPM: one that is there, or a simulated one",
+            hint="--backend tpm2 --tcti device:/dev/tpmrm0, or --backend tpm2 --simulator",
         )
 
 
@@ -79,23 +88,47 @@ def _prepare(folder: Path) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    module: Path
-    lines: str
-    pin_file: str
+_TIMES = (
+    "hang_after = 10                     # seconds in one signature after which the device host is replaced\n"
+    "manage_timeout = 120                # the same for making and destroying keys"
+)
 
 
-def _token(plan: Plan, folder: Path, note: object) -> _Token:
+def _token(plan: Plan, folder: Path, note: Callable[[str, bool], None]) -> str:
+    """The backend's table for a PKCS #11 token, which is made where it is SoftHSM's."""
     if plan.kind == "pkcs11":
-        label = json.dumps(plan.token_label)  # a TOML basic string is written as a JSON string
-        module, pin_file = Path(plan.module or "").absolute(), Path(plan.pin_file or "").absolute()
-        return _Token(module, f"token_label = {label}", str(pin_file))
-    module = plan.module.absolute() if plan.module is not None else find_module()
-    result = provision(folder / "softhsm", "hsmsign", module)
-    note(f"softhsm/: a token with random PINs (serial {result.serial})", result.created)  # type: ignore[operator]
-    lines = f'token_label = "{result.label}"\ntoken_serial = "{result.serial}"\ntoken_dir = "softhsm/tokens"'
-    return _Token(module, lines, "softhsm/pin")
+        module, pin_file = Path(plan.module or "").absolute(), str(Path(plan.pin_file or "").absolute())
+        lines = f"token_label = {_quoted(plan.token_label)}"
+    else:
+        module = plan.module.absolute() if plan.module is not None else find_module()
+        result = provision(folder / "softhsm", "hsmsign", module)
+        note(f"softhsm/: a token with random PINs (serial {result.serial})", result.created)
+        lines = f'token_label = "{result.label}"\ntoken_serial = "{result.serial}"\ntoken_dir = "softhsm/tokens"'
+        pin_file = "softhsm/pin"
+    return (
+        f'[backends.{plan.kind}]\nkind = "{plan.kind}"\nmodule = {_quoted(module)}\n{lines}\n'
+        f'pin = {{ file = {_quoted(pin_file)} }}   # or {{ env = "NAME" }} or {{ credential = "systemd-credential" }}\n'
+        "sessions = 0                        # threads that sign, each with a session; 0: as many as processors\n"
+        + _TIMES
+    )
+
+
+def _tpm(plan: Plan, folder: Path, note: Callable[[str, bool], None]) -> str:
+    """The backend's table for a TPM, which is made where it is simulated."""
+    where = f"tcti = {_quoted(plan.tcti)}"
+    (folder / "tpm").mkdir(mode=0o700, exist_ok=True)
+    if plan.simulator:
+        where = 'simulator = "tpm/state"             # the device host starts swtpm on this folder'
+        note("tpm/: a simulated TPM with an endorsement key and its certificate", simulated_tpm.make(folder / "tpm"))
+    new = _write_new(folder / "tpm" / "key-auth", secrets.token_urlsafe(32) + "\n")
+    note("tpm/key-auth: the secret behind the keys' authorizations", new)
+    return (
+        f'[backends.tpm]\nkind = "tpm2"\n{where}\n'
+        'key_auth = { file = "tpm/key-auth" }  # keep it: without it no key of this TPM signs\n'
+        '# owner_auth = { file = "…" }        # where the owner hierarchy has an authorization\n'
+        'authorization = "hmac"              # or "password": faster, for a TPM that nobody listens to on its way\n'
+        + _TIMES
+    )
 
 
 def _certificates(plan: Plan, folder: Path) -> bool:
@@ -124,23 +157,14 @@ def _write_new(path: Path, text: str) -> bool:
     return True
 
 
-def _config_text(plan: Plan, token: _Token) -> str:
+def _config_text(plan: Plan, backend: str) -> str:
     text = Path(__file__).with_name("hsmsign.toml.in").read_text(encoding="utf-8")
-    for mark, value in {
-        "@LISTEN@": plan.listen,
-        "@NAME@": plan.kind,
-        "@KIND@": plan.kind,
-        "@MODULE@": _inside_string(token.module),
-        "@TOKEN@": token.lines,
-        "@PIN_FILE@": _inside_string(token.pin_file),
-    }.items():
-        text = text.replace(mark, value)
-    return text
+    return text.replace("@LISTEN@", plan.listen).replace("@BACKEND@", backend)
 
 
-def _inside_string(value: object) -> str:
-    """Text as it stands between the quotes of a TOML basic string, which are those of JSON."""
-    return json.dumps(str(value))[1:-1]
+def _quoted(value: object) -> str:
+    """A TOML basic string, which is written as a JSON string."""
+    return json.dumps(str(value))
 
 
 def _client_text(plan: Plan, folder: Path) -> str:
