@@ -47,6 +47,11 @@ struct rule {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/* A device loses its sessions between two calls; SoftHSM frees them under a call that uses them. Hence a `lose`
+ * waits for the calls that run. */
+static pthread_rwlock_t calls = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+/* Counting the open sessions and opening one more are one step. */
+static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
 static struct rule rules[RULES_MAX];
 static size_t rule_count;
 static struct timespec read_at;
@@ -223,7 +228,9 @@ static bool fault(const char *function, CK_RV *rv, unsigned long *flags)
     if (crash)
         (void)raise(SIGSEGV);
     if (lose) {
+        (void)pthread_rwlock_wrlock(&calls);
         (void)real.C_CloseAllSessions(last_slot);
+        (void)pthread_rwlock_unlock(&calls);
         (void)pthread_mutex_lock(&lock);
         open_sessions = 0;
         (void)pthread_mutex_unlock(&lock);
@@ -240,7 +247,10 @@ static bool fault(const char *function, CK_RV *rv, unsigned long *flags)
         unsigned long flags = 0;                         \
         if (fault(#function, &rv, &flags))               \
             return rv;                                   \
-        return real.function arguments;                  \
+        (void)pthread_rwlock_rdlock(&calls);             \
+        rv = real.function arguments;                    \
+        (void)pthread_rwlock_unlock(&calls);             \
+        return rv;                                       \
     }
 
 FORWARD(C_Initialize, (void *arguments), (arguments))
@@ -282,13 +292,15 @@ static CK_RV fault_C_OpenSession(CK_SLOT_ID slot, CK_FLAGS session_flags, void *
 {
     CK_RV rv = CKR_OK;
     unsigned long flags = 0;
-    if (fault("C_OpenSession", &rv, &flags))
-        return rv;
-    rv = real.C_OpenSession(slot & ~MOVED, session_flags, context, notify, session);
-    (void)pthread_mutex_lock(&lock);
-    last_slot = slot & ~MOVED;
-    open_sessions += rv == CKR_OK;
-    (void)pthread_mutex_unlock(&lock);
+    (void)pthread_mutex_lock(&opening);
+    if (!fault("C_OpenSession", &rv, &flags)) {
+        rv = real.C_OpenSession(slot & ~MOVED, session_flags, context, notify, session);
+        (void)pthread_mutex_lock(&lock);
+        last_slot = slot & ~MOVED;
+        open_sessions += rv == CKR_OK;
+        (void)pthread_mutex_unlock(&lock);
+    }
+    (void)pthread_mutex_unlock(&opening);
     return rv;
 }
 
