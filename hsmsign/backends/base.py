@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from hsmsign.model.algorithms import KeyAlgorithm
+from hsmsign.model.attestation import AttesterIdentity, Certified
 from hsmsign.model.device import DeviceHealth, DeviceInfo, DeviceKey
 
 
@@ -166,6 +167,23 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Let go of everything."""
+        ...
+
+
+@runtime_checkable
+class Attesting(Protocol):
+    """A device that proves where a key lives."""
+
+    def attester(self) -> AttesterIdentity:
+        """Who says so."""
+        ...
+
+    def certify(self, locator: bytes, qualifying: bytes) -> Certified:
+        """Say that a key is in the device, over the caller's 32 bytes."""
+        ...
+
+    def activate(self, credential: bytes, secret: bytes) -> bytes:
+        """Open a verifier's challenge (TPM2B_ID_OBJECT, TPM2B_ENCRYPTED_SECRET, marshalled)."""
         ...
 
 

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from hsmsign.backends.base import Backend, ObjectQuery
+from hsmsign.backends.base import Attesting, Backend, ObjectQuery
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.errors import HsmsignError, InvalidArgumentError
 from hsmsign.model.hostwire import LENGTH, MESSAGE_MAX, error_to_json, from_json, to_json
@@ -106,6 +106,18 @@ def _operate(op: str, args: dict[str, Any], backend: Backend) -> object:
         return backend.find(query)
     if op == "destroy":
         return backend.destroy(from_json(bytes, args["locator"]))
+    if isinstance(backend, Attesting):
+        return _attest(op, args, backend)
+    raise InvalidArgumentError(f"{op!r} is no management operation")
+
+
+def _attest(op: str, args: dict[str, Any], backend: Attesting) -> object:
+    if op == "attester":
+        return backend.attester()
+    if op == "certify":
+        return backend.certify(from_json(bytes, args["locator"]), from_json(bytes, args["qualifying"]))
+    if op == "activate":
+        return backend.activate(from_json(bytes, args["credential"]), from_json(bytes, args["secret"]))
     raise InvalidArgumentError(f"{op!r} is no management operation")
 
 

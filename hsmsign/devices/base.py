@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hsmsign.model.algorithms import KeyAlgorithm
+from hsmsign.model.attestation import AttesterIdentity, Certified
 from hsmsign.model.device import DeviceHealth, DeviceInfo, DeviceKey, SignOrder, SignOutcome
 
 
@@ -65,6 +66,18 @@ class Device(Protocol):
 
     async def find(self, lookup: Lookup) -> Sequence[DeviceKey]:
         """The key pairs that fit."""
+        ...
+
+    async def attester(self) -> AttesterIdentity:
+        """Who proves where keys of this device live. Only where its info says that it attests."""
+        ...
+
+    async def certify(self, locator: bytes, qualifying: bytes) -> Certified:
+        """Have the device say that a key is in it, over 32 bytes."""
+        ...
+
+    async def activate(self, credential: bytes, secret: bytes) -> bytes:
+        """Open a verifier's challenge. Raises InvalidArgumentError where it is not for this device."""
         ...
 
     async def destroy(self, locator: bytes) -> bool:

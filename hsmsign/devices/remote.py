@@ -15,6 +15,7 @@ from hsmsign.devices.health import refusal
 from hsmsign.devices.link import Link, LinkLost
 from hsmsign.devices.manage import HostLost, ManageClient
 from hsmsign.model.algorithms import KeyAlgorithm
+from hsmsign.model.attestation import AttesterIdentity, Certified
 from hsmsign.model.device import DeviceHealth, DeviceInfo, DeviceKey, DeviceState, SignOrder, SignOutcome
 from hsmsign.model.errors import DeviceUnavailableError, HsmsignError
 from hsmsign.model.hostwire import HELLO_SIGN, from_json
@@ -240,6 +241,20 @@ class RemoteDevice:
     async def destroy(self, locator: bytes) -> bool:
         """Destroy a key pair. False where there was nothing, also where a host that died had done it."""
         return bool(await self._manage_call("destroy", locator=locator))
+
+    async def attester(self) -> AttesterIdentity:
+        """Who proves where keys of this device live."""
+        return from_json(AttesterIdentity, await self._manage_call("attester"))  # type: ignore[no-any-return]
+
+    async def certify(self, locator: bytes, qualifying: bytes) -> Certified:
+        """Have the device say that a key is in it."""
+        answer = await self._manage_call("certify", locator=locator, qualifying=qualifying)
+        return from_json(Certified, answer)  # type: ignore[no-any-return]
+
+    async def activate(self, credential: bytes, secret: bytes) -> bytes:
+        """Open a verifier's challenge."""
+        answer = await self._manage_call("activate", credential=credential, secret=secret)
+        return from_json(bytes, answer)  # type: ignore[no-any-return]
 
     async def _manage_call(self, op: str, **arguments: object) -> Any:
         """Every operation may be repeated: the same `generate` gives the pair that is there."""

@@ -9,10 +9,12 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from hsmsign.devices.base import Device
-from hsmsign.keyring import adopting, changing, checks, destroying, making, mending, paging, reading
+from hsmsign.keyring import adopting, attesting, changing, checks, destroying, making, mending, paging, reading
+from hsmsign.keyring.attesting import Asked
 from hsmsign.keyring.desk import Desk, load
 from hsmsign.keyring.values import AdoptedObject, Key, ResolvedKey
 from hsmsign.model.algorithms import KeyAlgorithm
+from hsmsign.model.attestation import Attestation
 from hsmsign.model.errors import InvalidArgumentError
 from hsmsign.model.names import KeyName, VersionName, parse, parse_key
 from hsmsign.store import Store, VersionRow, VersionState, queries
@@ -88,6 +90,10 @@ class Keyring:
         doom = destroying.Doom(_id(parsed), number, etag, adopted)
         work = destroying.destroy
         return await self._change(doom.id, "", lambda: work(self._desk, doom, validate_only=validate_only))
+
+    async def attest(self, name: str, asked: Asked) -> Attestation:
+        """Say where a version lives, with what the device can prove of it."""
+        return await attesting.attest(self._desk, await self.resolve(name), asked)
 
     async def update(
         self, name: str, *, labels: Mapping[str, str] | None = None, primary: str | None = None, etag: str = ""

@@ -64,6 +64,8 @@ class DeviceInfo:
     sessions: int
     keeps_keys: bool = True
     """False: a key is a wrapped blob in the store, of which the device itself knows nothing (TPM)."""
+    attests: bool = False
+    """It can prove that a key is in it."""
 
 
 @dataclass(frozen=True, slots=True)

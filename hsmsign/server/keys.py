@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hsmsign.keyring import Keyring
+from hsmsign.keyring.attesting import Asked
 from hsmsign.server import wire
 from hsmsign.server.guard import Call
 from hsmsign.server.numbers import ADOPTED, SETTABLE, read
@@ -80,3 +81,17 @@ class KeyService:
     async def GetPublicKey(self, request: keys_pb2.GetPublicKeyRequest, _call: Call) -> keys_pb2.PublicKey:
         """DER, PEM and JWK."""
         return wire.public_key(await self._keyring.public_key(request.name))
+
+    async def AttestKey(self, request: keys_pb2.AttestKeyRequest, _call: Call) -> keys_pb2.KeyAttestation:
+        """Where a key lives."""
+        asked = Asked(request.nonce, request.credential_blob, request.encrypted_secret)
+        name = (await self._keyring.resolve(request.name)).name
+        said = await self._keyring.attest(name, asked)
+        return keys_pb2.KeyAttestation(
+            name=name,
+            statement=said.statement,
+            tpm_attest=said.attest,
+            tpm_signature=said.attest_signature,
+            tpm_key_public=said.key_public,
+            possession_signature=said.possession,
+        )

@@ -14,13 +14,14 @@ from tpm2_pytss import TSS2_Exception
 from hsmsign.backends import native
 from hsmsign.backends.base import BackendConfig, ObjectQuery, TpmConfig
 from hsmsign.backends.pin import read_pin
-from hsmsign.backends.tpm import blobs, codes, shapes
+from hsmsign.backends.tpm import attester, blobs, codes, shapes
 from hsmsign.backends.tpm.chip import Chip
 from hsmsign.backends.tpm.codes import Remedy
 from hsmsign.backends.tpm.simulator import Simulator
 from hsmsign.backends.turns import Turn, Turns
 from hsmsign.model import locators, tpm
 from hsmsign.model.algorithms import KeyAlgorithm
+from hsmsign.model.attestation import AttesterIdentity, Certified
 from hsmsign.model.device import DeviceHealth, DeviceInfo, DeviceKey, DeviceState, JobStatus, Protection
 from hsmsign.model.errors import (
     CapabilityMissingError,
@@ -262,6 +263,7 @@ class Tpm2Backend:
             algorithms=chip.algorithms,
             sessions=1,
             keeps_keys=False,
+            attests=True,
         )
 
     def generate(self, algorithm: KeyAlgorithm, object_id: bytes, label: str, pcrs: str = "") -> DeviceKey:
@@ -327,6 +329,25 @@ class Tpm2Backend:
         chip.forget(locator)
         chip.evict(handle, self._owner_auth() if self._tpm.owner_auth is not None else None)
         return True
+
+    # -- attestation ---------------------------------------------------------------------------------
+
+    def attester(self) -> AttesterIdentity:
+        """Who certifies keys of this TPM."""
+        return self._ask("reading the endorsement key", attester.identity)
+
+    def certify(self, locator: bytes, qualifying: bytes) -> Certified:
+        """Have the TPM say that a key is in it."""
+        return self._ask("certifying a key", lambda chip: attester.certify(chip, locator, qualifying))
+
+    def activate(self, credential: bytes, secret: bytes) -> bytes:
+        """Open a verifier's challenge. Raises InvalidArgumentError where it is not for this TPM."""
+        try:
+            return self._ask("opening a challenge", lambda chip: attester.activate(chip, credential, secret))
+        except (DeviceError, KeyDamagedError, ValueError) as error:
+            raise InvalidArgumentError(
+                "the TPM cannot open the challenge", hint="was it made from an attestation of this TPM?"
+            ) from error
 
     def _ask(self, doing: str, ask: Callable[[Chip], _T]) -> _T:
         """Ask the TPM; where it was lost, bring it back and ask once more."""

@@ -89,7 +89,7 @@ class Chip:
         self._loaded: OrderedDict[bytes, _Loaded] = OrderedDict()
         self._session: ESYS_TR | None = None
         self._policy_session: ESYS_TR | None = None
-        self._esys = ESAPI(tcti)
+        self.esys = ESAPI(tcti)
         try:
             self._start_up()
             self._flush_leftovers()
@@ -97,7 +97,7 @@ class Chip:
             self._room = max(1, self.properties.transient_slots)
             self._parent, self._parent_is_ours = self._storage_key(storage_handle, owner_auth)
             self._room -= self._parent_is_ours
-            self.parent_name = bytes(self._esys.tr_get_name(self._parent))
+            self.parent_name = bytes(self.esys.tr_get_name(self._parent))
             self.algorithms = tuple(a for a in shapes.CANDIDATES if self._has(a))
         except BaseException:
             self.close()
@@ -108,23 +108,23 @@ class Chip:
         with contextlib.suppress(TSS2_Exception, RuntimeError):
             self._let_go()
         with contextlib.suppress(TSS2_Exception, RuntimeError):
-            self._esys.close()
+            self.esys.close()
 
     def _let_go(self) -> None:
         for key in self._loaded.values():
             if key.evictable:
-                self._esys.flush_context(key.handle)
+                self.esys.flush_context(key.handle)
         for session in (self._session, self._policy_session):
             if session is not None:
-                self._esys.flush_context(session)
+                self.esys.flush_context(session)
         if getattr(self, "_parent_is_ours", False):
-            self._esys.flush_context(self._parent)
+            self.esys.flush_context(self._parent)
 
     # -- opening ---------------------------------------------------------------------------------------
 
     def _start_up(self) -> None:
         try:
-            self._esys.startup(TPM2_SU.CLEAR)
+            self.esys.startup(TPM2_SU.CLEAR)
         except TSS2_Exception as error:
             if error.rc != codes.INITIALIZE:  # somebody did that before us
                 raise
@@ -133,15 +133,15 @@ class Chip:
         """Objects and sessions that a killed predecessor left in a TPM without a resource manager, where they would
         take all the room there is. Behind a resource manager nobody sees what is not his own."""
         for first in (TPM2_HC.TRANSIENT_FIRST, TPM2_HC.HMAC_SESSION_FIRST, TPM2_HC.POLICY_SESSION_FIRST):
-            _, data = self._esys.get_capability(TPM2_CAP.HANDLES, first, 32)
+            _, data = self.esys.get_capability(TPM2_CAP.HANDLES, first, 32)
             for handle in [int(one) for one in data.data.handles]:
                 if handle >> 24 == int(first) >> 24:
-                    self._esys.flush_context(self._esys.tr_from_tpmpublic(handle))
+                    self.esys.flush_context(self.esys.tr_from_tpmpublic(handle))
 
     def _read_properties(self) -> Properties:
         said: dict[int, int] = {}
         for group in (TPM2_PT.FIXED, TPM2_PT.VAR):
-            _, data = self._esys.get_capability(TPM2_CAP.TPM_PROPERTIES, group, 127)
+            _, data = self.esys.get_capability(TPM2_CAP.TPM_PROPERTIES, group, 127)
             said.update({int(one.property): int(one.value) for one in data.data.tpmProperties})
 
         def text(*properties: int) -> str:
@@ -169,7 +169,7 @@ class Chip:
 
     def _has(self, algorithm: KeyAlgorithm) -> bool:
         try:
-            self._esys.test_parms(_parameters(algorithm))
+            self.esys.test_parms(_parameters(algorithm))
         except TSS2_Exception as error:
             if codes.remedy(error.rc) is Remedy.RECONNECT:
                 raise
@@ -178,25 +178,25 @@ class Chip:
 
     def _storage_key(self, handle: int, owner_auth: Callable[[], str] | None) -> tuple[ESYS_TR, bool]:
         """The storage root key that is there, or one derived from the owner's seed."""
-        more, data = self._esys.get_capability(TPM2_CAP.HANDLES, handle, 1)
+        more, data = self.esys.get_capability(TPM2_CAP.HANDLES, handle, 1)
         del more
         if handle in [int(one) for one in data.data.handles]:
-            return self._esys.tr_from_tpmpublic(handle), False
+            return self.esys.tr_from_tpmpublic(handle), False
         if owner_auth is not None:
-            self._esys.tr_set_auth(ESYS_TR.OWNER, owner_auth().encode())
-        made = self._esys.create_primary(TPM2B_SENSITIVE_CREATE(), shapes.storage_key(), ESYS_TR.OWNER)
+            self.esys.tr_set_auth(ESYS_TR.OWNER, owner_auth().encode())
+        made = self.esys.create_primary(TPM2B_SENSITIVE_CREATE(), shapes.storage_key(), ESYS_TR.OWNER)
         return made[0], True
 
     # -- sessions --------------------------------------------------------------------------------------
 
     def _salted(self, kind: TPM2_SE) -> ESYS_TR:
         """A session whose secret only this TPM's storage key can read (Part 1, section 19.6.8)."""
-        return self._esys.start_auth_session(self._parent, ESYS_TR.NONE, kind, shapes.session_cipher(), TPM2_ALG.SHA256)
+        return self.esys.start_auth_session(self._parent, ESYS_TR.NONE, kind, shapes.session_cipher(), TPM2_ALG.SHA256)
 
     def _hmac_session(self, attributes: TPMA_SESSION) -> ESYS_TR:
         if self._session is None:
             self._session = self._salted(TPM2_SE.HMAC)
-        self._esys.trsess_set_attributes(self._session, attributes, 0xFF)
+        self.esys.trsess_set_attributes(self._session, attributes, 0xFF)
         return self._session
 
     def _policy(self, pcrs: str) -> ESYS_TR:
@@ -204,10 +204,10 @@ class Chip:
         if self._policy_session is None:
             self._policy_session = self._salted(TPM2_SE.POLICY)
         session = self._policy_session
-        self._esys.policy_restart(session)
-        self._esys.trsess_set_attributes(session, _INWARDS, 0xFF)
-        self._esys.policy_pcr(session, TPM2B_DIGEST(), shapes.pcr_selection(pcrs))
-        self._esys.policy_auth_value(session)
+        self.esys.policy_restart(session)
+        self.esys.trsess_set_attributes(session, _INWARDS, 0xFF)
+        self.esys.policy_pcr(session, TPM2B_DIGEST(), shapes.pcr_selection(pcrs))
+        self.esys.policy_auth_value(session)
         return session
 
     def refresh(self) -> None:
@@ -215,7 +215,7 @@ class Chip:
         with contextlib.suppress(TSS2_Exception, RuntimeError):
             for session in (self._session, self._policy_session):
                 if session is not None:
-                    self._esys.flush_context(session)
+                    self.esys.flush_context(session)
         self._session = self._policy_session = None
         for locator in list(self._loaded):
             self.forget(locator)
@@ -226,7 +226,7 @@ class Chip:
         """A new key: its locator, which is all there is of it, and its public area."""
         template = shapes.signing_key(algorithm, self._policy_digest(pcrs) if pcrs else b"")
         sensitive = TPM2B_SENSITIVE_CREATE(TPMS_SENSITIVE_CREATE(userAuth=TPM2B_AUTH(self._auth(auth_id))))
-        made = self._esys.create(self._parent, sensitive, template, session1=self._hmac_session(_BOTH_WAYS))
+        made = self.esys.create(self._parent, sensitive, template, session1=self._hmac_session(_BOTH_WAYS))
         private, public = made[0], made[1]
         key = WrappedKey(self.parent_name, auth_id, pcrs, public.marshal(), private.marshal())
         return blobs.encode(key), public.publicArea
@@ -234,11 +234,11 @@ class Chip:
     def _policy_digest(self, pcrs: str) -> bytes:
         trial = self._salted(TPM2_SE.TRIAL)
         try:
-            self._esys.policy_pcr(trial, TPM2B_DIGEST(), shapes.pcr_selection(pcrs))
-            self._esys.policy_auth_value(trial)
-            return bytes(self._esys.policy_get_digest(trial))
+            self.esys.policy_pcr(trial, TPM2B_DIGEST(), shapes.pcr_selection(pcrs))
+            self.esys.policy_auth_value(trial)
+            return bytes(self.esys.policy_get_digest(trial))
         finally:
-            self._esys.flush_context(trial)
+            self.esys.flush_context(trial)
 
     def _auth(self, auth_id: bytes) -> bytes:
         return HKDF(hashes.SHA256(), 32, None, b"hsmsign tpm2 key authorization\0" + auth_id).derive(self._key_secret)
@@ -255,7 +255,7 @@ class Chip:
             session = ESYS_TR.PASSWORD
         else:
             session = self._hmac_session(_INWARDS)
-        signed = self._esys.sign(
+        signed = self.esys.sign(
             key.handle, TPM2B_DIGEST(digest), shapes.signature_scheme(scheme), _HASH_CHECK, session1=session
         )
         return shapes.raw_signature(signed, scheme)
@@ -265,18 +265,23 @@ class Chip:
         key = self._load(locator)
         return key.public, key.pcrs
 
+    def for_admin(self, locator: bytes) -> tuple[ESYS_TR, TPMT_PUBLIC, ESYS_TR]:
+        """A key's handle and public area, and a session that authorizes what is asked of the key but signatures."""
+        key = self._load(locator)
+        return key.handle, key.public, self._hmac_session(TPMA_SESSION.CONTINUESESSION)
+
     def persistent(self, handle: int) -> tuple[bytes, TPMT_PUBLIC]:
         """A key that is in the TPM already: its locator and its public area. Raises ObjectNotFoundError."""
         found = self._at(handle)
         try:
-            public, name, _ = self._esys.read_public(found)
+            public, name, _ = self.esys.read_public(found)
         finally:
-            self._esys.tr_close(found)
+            self.esys.tr_close(found)
         return blobs.encode(PersistentKey(handle, bytes(name))), public.publicArea
 
     def _at(self, handle: int) -> ESYS_TR:
         try:
-            return self._esys.tr_from_tpmpublic(handle)
+            return self.esys.tr_from_tpmpublic(handle)
         except TSS2_Exception as error:
             if codes.remedy(error.rc) is Remedy.FRESH:
                 raise ObjectNotFoundError(
@@ -289,8 +294,8 @@ class Chip:
         """Take a persistent key out of the TPM for good (TPM2_EvictControl)."""
         found = self._at(handle)
         if owner_auth is not None:
-            self._esys.tr_set_auth(ESYS_TR.OWNER, owner_auth().encode())
-        self._esys.evict_control(ESYS_TR.OWNER, found, 0, session1=ESYS_TR.PASSWORD)
+            self.esys.tr_set_auth(ESYS_TR.OWNER, owner_auth().encode())
+        self.esys.evict_control(ESYS_TR.OWNER, found, 0, session1=ESYS_TR.PASSWORD)
 
     def forget(self, locator: bytes) -> None:
         """Flush a key, if it is loaded."""
@@ -298,9 +303,9 @@ class Chip:
         if key is not None:
             with contextlib.suppress(TSS2_Exception, RuntimeError):
                 if key.evictable:
-                    self._esys.flush_context(key.handle)
+                    self.esys.flush_context(key.handle)
                 else:
-                    self._esys.tr_close(key.handle)
+                    self.esys.tr_close(key.handle)
 
     def make_room(self) -> bool:
         """Flush the key that was used longest ago. False where none is loaded."""
@@ -323,9 +328,9 @@ class Chip:
 
     def _load_persistent(self, key: PersistentKey) -> _Loaded:
         handle = self._at(key.handle)
-        public, name, _ = self._esys.read_public(handle)
+        public, name, _ = self.esys.read_public(handle)
         if not hmac.compare_digest(bytes(name), key.name):
-            self._esys.tr_close(handle)
+            self.esys.tr_close(handle)
             raise ObjectNotFoundError(
                 f"the TPM has another key at the persistent handle 0x{key.handle:08x} than the one that was adopted"
             )
@@ -344,8 +349,8 @@ class Chip:
             public, _ = TPM2B_PUBLIC.unmarshal(key.public)
         except TSS2_Exception as error:
             raise KeyDamagedError("what the store keeps of this TPM key cannot be read") from error
-        handle = self._esys.load(self._parent, private, public, session1=self._hmac_session(_BOTH_WAYS))
-        self._esys.tr_set_auth(handle, self._auth(key.auth_id))
+        handle = self.esys.load(self._parent, private, public, session1=self._hmac_session(_BOTH_WAYS))
+        self.esys.tr_set_auth(handle, self._auth(key.auth_id))
         return _Loaded(handle, key.pcrs, public.publicArea, evictable=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from cryptography.hazmat.primitives import serialization
@@ -66,8 +67,18 @@ def signing_key(algorithm: KeyAlgorithm, policy: bytes) -> TPM2B_PUBLIC:
     noDA: its authorization value cannot be guessed, and a stranger's wrong guesses elsewhere must not lock it.
     """
     attributes = _FIXED | TPMA_OBJECT.NODA | TPMA_OBJECT.SIGN_ENCRYPT
-    attributes |= TPMA_OBJECT.ADMINWITHPOLICY if policy else TPMA_OBJECT.USERWITHAUTH
+    if not policy:
+        attributes |= TPMA_OBJECT.USERWITHAUTH
     return TPM2B_PUBLIC(TPMT_PUBLIC.parse(_TYPES[algorithm], objectAttributes=attributes, authPolicy=policy))
+
+
+def attestation_key() -> TPM2B_PUBLIC:
+    """A key that signs only what the TPM itself says (restricted). Its unique field makes it ours alone."""
+    attributes = _FIXED | TPMA_OBJECT.USERWITHAUTH | TPMA_OBJECT.NODA | TPMA_OBJECT.RESTRICTED
+    area = TPMT_PUBLIC.parse("ecc256:ecdsa-sha256", objectAttributes=attributes | TPMA_OBJECT.SIGN_ENCRYPT)
+    ours = TPM2B_ECC_PARAMETER(hashlib.sha256(b"hsmsign attestation key").digest())
+    area.unique = TPMU_PUBLIC_ID(ecc=TPMS_ECC_POINT(x=ours, y=TPM2B_ECC_PARAMETER(bytes(32))))
+    return TPM2B_PUBLIC(area)
 
 
 def session_cipher() -> TPMT_SYM_DEF:
