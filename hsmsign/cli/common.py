@@ -69,6 +69,25 @@ class Session:
             click.echo(line)
 
 
+class Hex(click.ParamType[bytes]):
+    """Bytes in hexadecimal."""
+
+    name = "hex"
+
+    def convert(self, value: str | bytes, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        """From text."""
+        if isinstance(value, bytes):
+            return value
+        try:
+            return bytes.fromhex(value)
+        except ValueError:
+            self.fail(f"{value!r} is not hexadecimal", param, ctx)
+
+
+READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
+"""A file to read."""
+
+
 class CannotWriteError(click.ClickException):
     """An output file that cannot be made."""
 

@@ -49,6 +49,8 @@ def exit_code(error: HsmsignError) -> int:
     """The sysexits code of an error (docs/cli.md)."""
     if isinstance(error, errors.ConfigurationError):
         return EX_CONFIG
+    if isinstance(error, errors.AttestationError):
+        return EX_NO
     if isinstance(error, errors.PinRefusedError | errors.PinLockedError):
         return EX_UNAVAILABLE
     if type(error) is errors.UnavailableError and "endpoint" in error.metadata:  # nobody is there

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hsmsign.cli.common import Session, pass_session, shared, table, when, write_out
+from hsmsign.cli.common import READABLE, Hex, Session, pass_session, shared, table, when, write_out
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.names import parse_key
 
@@ -149,6 +149,21 @@ def public(session: Session, name: str, form: str, out: Path | None) -> None:
     write_out(out, content)
     if session.as_json:
         session.show({"key_version": info.key_version, "file": str(out)}, list)
+
+
+@key.command()
+@click.argument("name")
+@click.option("--nonce", type=Hex(), required=True, metavar="HEX", help="The verifier's: 8 to 64 bytes at random.")
+@click.option("--challenge", type=READABLE, metavar="FILE", help="Of 'hsmsign attest challenge'; for a TPM.")
+@click.option("--out", "-o", type=click.Path(path_type=Path), metavar="FILE", help="Else to stdout.")
+@shared
+@pass_session
+def attest(session: Session, name: str, nonce: bytes, challenge: Path | None, out: Path | None) -> None:
+    """Have it said where a key lives; 'hsmsign attest verify' checks it."""
+    from hsmsign.model.attestation import Challenge
+
+    question = Challenge.decode(challenge.read_bytes()) if challenge else None
+    write_out(out, session.client.attest_key(session.name(name), nonce, challenge=question))
 
 
 @key.command()

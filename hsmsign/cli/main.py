@@ -15,10 +15,11 @@ from hsmsign.model.errors import HsmsignError
 
 # name -> (module:attribute, one line of help): --help loads none of them
 _COMMANDS = {
-    "key": ("hsmsign.cli.keys:key", "Make, show, rotate and destroy keys."),
+    "key": ("hsmsign.cli.keys:key", "Make, show, attest, rotate and destroy keys."),
     "sign": ("hsmsign.cli.signing:sign", "Sign a file of any size."),
     "verify": ("hsmsign.cli.signing:verify", "Check a signature; exit code 0 valid, 1 not."),
     "csr": ("hsmsign.cli.csr:csr", "Make a certificate signing request (PKCS #10)."),
+    "attest": ("hsmsign.cli.attest:attest", "Check offline where a key lives."),
     "backend": ("hsmsign.cli.backends:backend", "Show the devices behind the daemon."),
     "bench": ("hsmsign.cli.bench:bench", "Measure signatures of your key on your daemon."),
     "init": ("hsmsign.cli.init:init", "Make a configuration, a token and certificates. [server]"),

@@ -31,6 +31,7 @@ from hsmsign.client.values import (
     VersionState,
 )
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
+from hsmsign.model.attestation import Challenge
 from hsmsign.model.errors import HsmsignError
 from hsmsign.v1 import signing_pb2
 
@@ -153,6 +154,12 @@ class AsyncClient:
     async def public_key_info(self, name: str, *, deadline: float | None = None) -> PublicKeyInfo:
         """The public key as DER, PEM and JWK, with the version it belongs to."""
         return await self._call(messages.get_public_key(name), deadline)
+
+    async def attest_key(
+        self, name: str, nonce: bytes, *, challenge: Challenge | None = None, deadline: float | None = None
+    ) -> bytes:
+        """Have it said where a version lives: the document that `hsmsign.attestation.verify` takes."""
+        return await self._call(messages.attest_key(name, nonce, challenge), deadline)
 
     async def sign(
         self,

@@ -32,6 +32,7 @@ from hsmsign.client.values import (
     VersionState,
 )
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
+from hsmsign.model.attestation import Challenge
 from hsmsign.model.errors import HsmsignError
 from hsmsign.v1 import signing_pb2
 
@@ -172,6 +173,15 @@ class Client:
     def public_key_info(self, name: str, *, deadline: float | None = None) -> PublicKeyInfo:
         """The public key as DER, PEM and JWK, with the version it belongs to."""
         return self._call(messages.get_public_key(name), deadline)
+
+    def attest_key(
+        self, name: str, nonce: bytes, *, challenge: Challenge | None = None, deadline: float | None = None
+    ) -> bytes:
+        """Have it said where a version lives: the document that `hsmsign.attestation.verify` takes.
+
+        `nonce` is the verifier's own, 8 to 64 bytes at random; so is the challenge, which only a TPM can open.
+        """
+        return self._call(messages.attest_key(name, nonce, challenge), deadline)
 
     def sign(
         self,

@@ -12,7 +12,7 @@ from google.protobuf import timestamp_pb2
 from google.protobuf.message import Message
 
 from hsmsign.client import values
-from hsmsign.model import names
+from hsmsign.model import attestation, names
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceFacts, Protection
 from hsmsign.model.errors import HsmsignError, InvalidArgumentError
@@ -134,6 +134,26 @@ def get_public_key(name: str) -> Call[values.PublicKeyInfo]:
     """GetPublicKey."""
     request = keys_pb2.GetPublicKeyRequest(name=key_name(name))
     return Call("/hsmsign.v1.KeyService/GetPublicKey", request, keys_pb2.PublicKey, _public_key)
+
+
+def attest_key(name: str, nonce: bytes, challenge: attestation.Challenge | None) -> Call[bytes]:
+    """AttestKey."""
+    request = keys_pb2.AttestKeyRequest(name=key_name(name), nonce=nonce)
+    if challenge is not None:
+        request.credential_blob, request.encrypted_secret = challenge.credential, challenge.encrypted_secret
+    return Call("/hsmsign.v1.KeyService/AttestKey", request, keys_pb2.KeyAttestation, _document)
+
+
+def _document(answer: keys_pb2.KeyAttestation) -> bytes:
+    return attestation.encode(
+        attestation.Attestation(
+            answer.statement,
+            answer.tpm_attest,
+            answer.tpm_signature,
+            answer.tpm_key_public,
+            answer.possession_signature,
+        )
+    )
 
 
 def list_backends() -> Call[tuple[tuple[values.BackendInfo, ...], str]]:

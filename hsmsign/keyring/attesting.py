@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from hsmsign.devices.base import Device, Lookup
 from hsmsign.keyring.desk import Desk
 from hsmsign.keyring.values import ResolvedKey
 from hsmsign.model.algorithms import InputKind, SignatureFormat
-from hsmsign.model.attestation import FORMAT, Attestation, canonical, qualifying_data, signed_bytes
+from hsmsign.model.attestation import FORMAT, Attestation, canonical, qualifying_data, signed_bytes, text
 from hsmsign.model.device import DeviceInfo, DeviceKey, JobStatus, SignOrder
 from hsmsign.model.errors import (
     CapabilityMissingError,
@@ -62,7 +61,7 @@ def _statement(key: ResolvedKey, device: Device, info: DeviceInfo, found: Device
         "format": FORMAT,
         "name": key.name,
         "algorithm": key.algorithm.value,
-        "public_key": _text(key.public_key),
+        "public_key": text(key.public_key),
         "nonce": asked.nonce.hex(),
         "time": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "backend": device.name,
@@ -95,10 +94,11 @@ async def _certified(device: Device, key: ResolvedKey, statement: dict[str, obje
         {
             **statement,
             "evidence": "tpm2-certify",
-            "ak_public": _text(identity.ak_public),
-            "ek_public": _text(identity.ek_public),
-            "ek_certificate": _text(identity.ek_certificate),
-            "activated": _text(activated),
+            "ak_public": text(identity.ak_public),
+            "ek_public": text(identity.ek_public),
+            "ek_certificate": text(identity.ek_certificate),
+            "ek_chain": [text(one) for one in identity.ek_chain],
+            "activated": text(activated),
         }
     )
     certified = await device.certify(key.locator, qualifying_data(said))
@@ -114,7 +114,3 @@ async def _asserted(device: Device, key: ResolvedKey, statement: dict[str, objec
         status = outcome.failures[0].status
         raise DeviceError(f"the key did not sign its attestation ({JobStatus(status).name})")
     return Attestation(said, possession=outcome.signatures[0])
-
-
-def _text(value: bytes) -> str:
-    return base64.b64encode(value).decode("ascii")

@@ -115,6 +115,12 @@ class UriError(InvalidArgumentError):
     reason = "URI_INVALID"
 
 
+class AttestationError(InvalidArgumentError):
+    """What says where a key lives is not true, or does not prove it."""
+
+    reason = "ATTESTATION_INVALID"
+
+
 class NotFoundError(HsmsignError):
     """No such resource."""
 

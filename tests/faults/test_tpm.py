@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from tpm2_pytss import (
     ESAPI,
     ESYS_TR,
@@ -23,10 +24,13 @@ from tpm2_pytss import (
     TSS2_Exception,
 )
 
+from hsmsign.attestation import structures
+from hsmsign.attestation.challenging import make_credential
 from hsmsign.backends.base import ObjectQuery, PinSource
 from hsmsign.backends.tpm import blobs
 from hsmsign.model import tpm
 from hsmsign.model.algorithms import KeyAlgorithm, Scheme
+from hsmsign.model.attestation import AttesterIdentity
 from hsmsign.model.device import DeviceKey, JobStatus
 from hsmsign.model.errors import (
     CapabilityMissingError,
@@ -35,6 +39,7 @@ from hsmsign.model.errors import (
     ParentChangedError,
     PinRefusedError,
 )
+from hsmsign.model.hostwire import from_json
 from hsmsign.model.tpm import Trouble
 from tests.support import swtpm
 from tests.support.host_process import HostProcess
@@ -304,3 +309,20 @@ def test_a_tcti_that_is_none_is_said(host: Start) -> None:
     said = device.wait_for_state("BROKEN")
     assert "tcti" in said["hint"]
     assert device.signing().sign(b"\x01a\x00", P256, [b"m"])[0].status is JobStatus.BROKEN
+
+
+def test_a_challenge_for_an_ecc_endorsement_key_is_opened_by_its_tpm_and_by_no_other(host: Start, chip: Swtpm) -> None:
+    device = host()
+    device.wait_for_state("READY")
+    who = from_json(AttesterIdentity, device.ask("attester"))
+    name = structures.public(who.ak_public).name
+    assert isinstance(structures.public(who.ek_public).key, ec.EllipticCurvePublicKey)
+    credential, secret = make_credential(who.ek_public, name, b"the secret of the challenge")
+    asked = {"credential": credential, "secret": secret}
+    assert from_json(bytes, device.ask("activate", **asked)) == b"the secret of the challenge"
+    other, secret = make_credential(who.ek_public, name[:-1] + b"\0", b"for another attestation key")
+    with pytest.raises(InvalidArgumentError):
+        device.ask("activate", credential=other, secret=secret)
+    chip.wipe()
+    with pytest.raises(InvalidArgumentError):
+        device.ask("activate", **asked)

@@ -18,11 +18,11 @@ _PATIENCE = 20.0
 class Swtpm:
     """Runs from when it is made until `stop`; always on the same ports."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, state: Path | None = None) -> None:
         assert shutil.which("swtpm"), "swtpm was not found: apt-get install swtpm swtpm-tools"
         self.folder = folder
-        self.state = folder / "state"
-        self.state.mkdir(parents=True)
+        self.state = state or folder / "state"
+        self.state.mkdir(parents=True, exist_ok=state is not None)
         self.port = two_free_ports()
         self._process: subprocess.Popen[bytes] | None = None
         self.start()

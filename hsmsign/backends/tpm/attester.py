@@ -21,22 +21,28 @@ from tpm2_pytss import (
     TPMT_PUBLIC,
     TPMT_SIG_SCHEME,
     TPMT_SYM_DEF,
+    TSS2_Exception,
 )
-from tpm2_pytss.utils import NVReadEK, create_ek_template
+from tpm2_pytss.utils import NoSuchIndex, create_ek_template
 
-from hsmsign.backends.tpm import shapes
+from hsmsign.backends.tpm import codes, shapes
 from hsmsign.backends.tpm.chip import Chip
+from hsmsign.backends.tpm.codes import Remedy
 from hsmsign.model.attestation import AttesterIdentity, Certified
 
 _KINDS = ("EK-ECC256", "EK-RSA2048")
 """TCG EK Credential Profile, templates L-2 and L-1, which a TPM may have without a certificate, too."""
 _PERSISTENT_EK = 0x81010000
+_NV_PIECE = 512
+"""What every TPM gives in one answer (PC Client Platform TPM Profile, TPM_PT_NV_BUFFER_MAX)."""
+_CHAIN, _CHAIN_LENGTH = 0x01C00100, 256
+"""NV indices with the certificates of the issuers, one after the other (section 2.2.1.4)."""
 
 
 def identity(chip: Chip) -> AttesterIdentity:
     """The public parts of both keys, and the certificate that the TPM's maker gave."""
     with _attestation_key(chip) as (_, ak_public), _endorsement_key(chip) as (_, ek_public, certificate):
-        return AttesterIdentity(ak_public.marshal(), ek_public.marshal(), certificate)
+        return AttesterIdentity(ak_public.marshal(), ek_public.marshal(), certificate, _chain(chip))
 
 
 def certify(chip: Chip, locator: bytes, qualifying: bytes) -> Certified:
@@ -81,8 +87,7 @@ def _attestation_key(chip: Chip) -> Iterator[tuple[ESYS_TR, TPMT_PUBLIC]]:
 
 @contextlib.contextmanager
 def _endorsement_key(chip: Chip) -> Iterator[tuple[ESYS_TR, TPMT_PUBLIC, bytes]]:
-    read = NVReadEK(chip.esys, auth_handle=ESYS_TR.OWNER)
-    chosen = [create_ek_template(kind, read) for kind in _KINDS]
+    chosen = [create_ek_template(kind, lambda index: _read_nv(chip, index)) for kind in _KINDS]
     certificate, template = next((one for one in chosen if one[0]), chosen[0])
     with _persistent_or_primary(chip, template) as (handle, public):
         yield handle, public, _only_der(certificate or b"")
@@ -113,8 +118,36 @@ def _primary(chip: Chip, template: TPM2B_PUBLIC) -> Iterator[tuple[ESYS_TR, TPMT
         chip.esys.flush_context(made[0])
 
 
-def _only_der(certificate: bytes) -> bytes:
-    """Without what fills the rest of its NV index: a DER SEQUENCE says how long it is in its third and fourth byte."""
-    if certificate[:2] != b"\x30\x82":
-        return certificate
-    return certificate[: 4 + int.from_bytes(certificate[2:4], "big")]
+def _chain(chip: Chip) -> tuple[bytes, ...]:
+    _, data = chip.esys.get_capability(TPM2_CAP.HANDLES, _CHAIN, _CHAIN_LENGTH)
+    there = [int(one) for one in data.data.handles if _CHAIN <= int(one) < _CHAIN + _CHAIN_LENGTH]
+    rest, found = b"".join(_read_nv(chip, index) for index in there), []
+    while one := _only_der(rest):
+        found.append(one)
+        rest = rest[len(one) :]
+    return tuple(found)
+
+
+def _read_nv(chip: Chip, index: int) -> bytes:
+    """What certificates lie in: everybody may read it, and no owner's password is wanted (section 2.2.1.2)."""
+    try:
+        handle = chip.esys.tr_from_tpmpublic(index)
+    except TSS2_Exception as error:
+        if codes.remedy(error.rc) is Remedy.FRESH:  # TPM_RC_HANDLE
+            raise NoSuchIndex(index) from error
+        raise
+    try:
+        size = int(chip.esys.nv_read_public(handle)[0].nvPublic.dataSize)
+        data = b""
+        while len(data) < size:
+            data += bytes(chip.esys.nv_read(handle, min(_NV_PIECE, size - len(data)), len(data), auth_handle=handle))
+        return data
+    finally:
+        chip.esys.tr_close(handle)
+
+
+def _only_der(data: bytes) -> bytes:
+    """The DER SEQUENCE at the beginning: its third and fourth byte say how long it is. Nothing where there is none."""
+    if data[:2] != b"\x30\x82":
+        return b""
+    return data[: 4 + int.from_bytes(data[2:4], "big")]

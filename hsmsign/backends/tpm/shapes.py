@@ -75,7 +75,7 @@ def signing_key(algorithm: KeyAlgorithm, policy: bytes) -> TPM2B_PUBLIC:
 def attestation_key() -> TPM2B_PUBLIC:
     """A key that signs only what the TPM itself says (restricted). Its unique field makes it ours alone."""
     attributes = _FIXED | TPMA_OBJECT.USERWITHAUTH | TPMA_OBJECT.NODA | TPMA_OBJECT.RESTRICTED
-    area = TPMT_PUBLIC.parse("ecc256:ecdsa-sha256", objectAttributes=attributes | TPMA_OBJECT.SIGN_ENCRYPT)
+    area = TPMT_PUBLIC.parse("ecc256:ecdsa-sha256:null", objectAttributes=attributes | TPMA_OBJECT.SIGN_ENCRYPT)
     ours = TPM2B_ECC_PARAMETER(hashlib.sha256(b"hsmsign attestation key").digest())
     area.unique = TPMU_PUBLIC_ID(ecc=TPMS_ECC_POINT(x=ours, y=TPM2B_ECC_PARAMETER(bytes(32))))
     return TPM2B_PUBLIC(area)
