@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench import loads
+from bench import loads, tpm
 from bench.loads import Figures
 from bench.scene import Scene
 
@@ -40,20 +40,31 @@ def measure(raw: Callable[[], float], load: Callable[[], Figures], rounds: int) 
     return statistics.median(rates), statistics.median(ratios), last
 
 
-def report(scene: Scene, seconds: float, rounds: int, only: str) -> list[Row]:
-    """All loads, in order; a line is printed as it is measured."""
+class Report:
+    """The rows, printed as they are measured."""
+
+    def __init__(self, rounds: int, only: str) -> None:
+        self.rows: list[Row] = []
+        self._rounds, self._only = rounds, only
+
+    def add(self, name: str, raw: Callable[[], float], load: Callable[[], Figures]) -> None:
+        """Measure a load beside its yardstick."""
+        if self._only not in name:
+            return
+        rate, ratio, last = measure(raw, load, self._rounds)
+        row = Row(name, rate, ratio, last.percentile(0.5), last.percentile(0.99))
+        self.rows.append(row)
+        timing = f"p50 {row.p50_us:9,.0f} us   p99 {row.p99_us:9,.0f} us" if last.latencies else ""
+        print(f"{row.load:48} {row.rate:9,.0f}/s   {row.ratio:5.2f} of raw   {timing}", flush=True)
+
+
+def on_softhsm(scene: Scene, seconds: float, out: Report) -> None:
+    """All loads on a token."""
     key_id = scene.key_id()
     cores = os.cpu_count() or 1
-    rows: list[Row] = []
 
     def add(name: str, load: Callable[[], Figures]) -> None:
-        if only not in name:
-            return
-        rate, ratio, last = measure(lambda: scene.raw(key_id, cores, seconds), load, rounds)
-        row = Row(name, rate, ratio, last.percentile(0.5), last.percentile(0.99))
-        rows.append(row)
-        timing = f"p50 {row.p50_us:9,.0f} us   p99 {row.p99_us:9,.0f} us" if last.latencies else ""
-        print(f"{row.load:44} {row.rate:9,.0f}/s   {row.ratio:5.2f} of raw   {timing}", flush=True)
+        out.add(name, lambda: scene.raw(key_id, cores, seconds), load)
 
     add(f"raw C loop, {cores} threads (the yardstick)", lambda: Figures(scene.raw(key_id, cores, seconds)))
     add("raw C loop, 1 thread", lambda: Figures(scene.raw(key_id, 1, seconds)))
@@ -64,7 +75,6 @@ def report(scene: Scene, seconds: float, rounds: int, only: str) -> list[Row]:
                 add(f"SignBatch of {size}, {where}", lambda c=client, n=size: loads.batches(c, n, seconds))  # type: ignore[misc]
     for concurrency in (1, 64):
         add(f"Sign, {concurrency} at once, mTLS", lambda n=concurrency: loads.singles(scene, n, seconds))  # type: ignore[misc]
-    return rows
 
 
 def main() -> None:
@@ -77,15 +87,16 @@ def main() -> None:
     arguments = parser.parse_args()
     seconds, rounds = (0.3, 1) if arguments.short else (arguments.seconds, arguments.rounds)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print("client and daemon share the cores; ECDSA P-256 on SoftHSM; ratios are medians of paired runs\n")
+    print("client and daemon share the cores; ECDSA P-256; ratios are medians of paired runs\n")
+    out = Report(rounds, arguments.only)
     with Scene.build() as scene:
         idle = scene.memory()
-        rows = report(scene, seconds, rounds, arguments.only)
-        print(
-            f"\nmemory of the idle daemon (PSS, all processes): {idle:.0f} MiB, after the run {scene.memory():.0f} MiB"
-        )
+        on_softhsm(scene, seconds, out)
+        after = scene.memory()
+    tpm.report(out.add, seconds)
+    print(f"\nmemory of the idle daemon (PSS, all processes): {idle:.0f} MiB, after the run {after:.0f} MiB")
     with Path("bench/report.json").open("w", encoding="utf-8") as file:
-        json.dump({"idle_mib": idle, "rows": [asdict(row) for row in rows]}, file, indent=2)
+        json.dump({"idle_mib": idle, "rows": [asdict(row) for row in out.rows]}, file, indent=2)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is measured: a daemon on a fresh SoftHSM token, with one P-256 key, and the bare device beside it."""
+"""What is measured: a daemon on a fresh token or TPM, with one P-256 key, and the bare device beside it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -33,29 +34,28 @@ class Scene:
     environment: dict[str, str]
 
     @classmethod
-    def build(cls) -> Scene:
-        """A token, a daemon, a key."""
+    def build(cls, options: Sequence[str] = (), edit: Callable[[str], str] = lambda text: text) -> Scene:
+        """A token (or what `options` of init make), a daemon with a configuration that `edit` changed, a key."""
         folder = Path(tempfile.mkdtemp(prefix="hsmsign-bench-"))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         command = [sys.executable, "-m", "hsmsign"]
-        subprocess.run(
-            [*command, "init", str(folder), "--listen", f"127.0.0.1:{port}"], check=True, capture_output=True
-        )
+        init = [*command, "init", str(folder), "--listen", f"127.0.0.1:{port}", *options]
+        subprocess.run(init, check=True, capture_output=True)
+        config = edit((folder / "hsmsign.toml").read_text())
+        (folder / "hsmsign.toml").write_text(config)
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen([*command, "serve", "--config", str(folder / "hsmsign.toml")], stderr=log)
-        for _ in range(600):
-            if (folder / "run" / "endpoints.json").exists():
-                break
+        while not (folder / "run" / "endpoints.json").exists():
+            if process.poll() is not None:
+                raise RuntimeError("the daemon did not start: " + (folder / "log").read_text())
             time.sleep(0.05)
-        config = (folder / "hsmsign.toml").read_text()
-        module = next(line.split('"')[1] for line in config.splitlines() if line.startswith("module ="))
-        environment = {
-            **os.environ,
-            "SOFTHSM2_CONF": str(folder / "softhsm" / "softhsm2.conf"),
-            "HSMSIGN_PIN": (folder / "softhsm" / "pin").read_text().strip(),
-        }
+        module = next((line.split('"')[1] for line in config.splitlines() if line.startswith("module =")), "")
+        environment = dict(os.environ)
+        if module:
+            environment["SOFTHSM2_CONF"] = str(folder / "softhsm" / "softhsm2.conf")
+            environment["HSMSIGN_PIN"] = (folder / "softhsm" / "pin").read_text().strip()
         scene = cls(folder, process, module, environment)
         with scene.tcp() as client:
             client.create_key(KEY, algorithm="ecdsa-p256")

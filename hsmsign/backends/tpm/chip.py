@@ -349,7 +349,9 @@ class Chip:
             public, _ = TPM2B_PUBLIC.unmarshal(key.public)
         except TSS2_Exception as error:
             raise KeyDamagedError("what the store keeps of this TPM key cannot be read") from error
-        handle = self.esys.load(self._parent, private, public, session1=self._hmac_session(_BOTH_WAYS))
+        # nothing in the clear crosses here: the private area is encrypted for the storage key, and sealed by it
+        session = ESYS_TR.PASSWORD if self._plain else self._hmac_session(_BOTH_WAYS)
+        handle = self.esys.load(self._parent, private, public, session1=session)
         self.esys.tr_set_auth(handle, self._auth(key.auth_id))
         return _Loaded(handle, key.pcrs, public.publicArea, evictable=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 
@@ -17,6 +18,7 @@ from tpm2_pytss import (
     TPMS_SCHEME_HASH,
     TPMT_PUBLIC,
     TPMT_SIG_SCHEME,
+    TPMT_SIGNATURE,
     TPMT_SYM_DEF,
     TPMU_PUBLIC_ID,
     TPMU_SIG_SCHEME,
@@ -45,6 +47,7 @@ _CURVES = {
     TPM2_ECC.NIST_P384: KeyAlgorithm.EC_P384,
     TPM2_ECC.NIST_P521: KeyAlgorithm.EC_P521,
 }
+_COORDINATE = {Scheme.ECDSA_P256_SHA256: 32, Scheme.ECDSA_P384_SHA384: 48, Scheme.ECDSA_P521_SHA512: 66}
 _RSA = {algorithm.bits: algorithm for algorithm in KeyAlgorithm if algorithm.family is Family.RSA}
 CANDIDATES = tuple(_TYPES)
 """What a TPM may have; whether it does is asked with TPM2_TestParms."""
@@ -88,6 +91,7 @@ def session_cipher() -> TPMT_SYM_DEF:
     )
 
 
+@functools.cache
 def signature_scheme(scheme: Scheme) -> TPMT_SIG_SCHEME:
     """How TPM2_Sign is told what to make (Part 2, section 11.2.1)."""
     assert scheme.hash is not None  # noqa: S101 - Ed25519 never gets as far as this
@@ -146,11 +150,17 @@ def pcr_selection(pcrs: str) -> TPML_PCR_SELECTION:
     return TPML_PCR_SELECTION.parse(pcrs)
 
 
-def raw_signature(signature: object, scheme: Scheme) -> bytes:
-    """What TPM2_Sign gave, as the pool takes it: r || s, or the RSA signature."""
-    value = signature.signature  # type: ignore[attr-defined]
-    if scheme.family is Family.EC:
-        size = {"P256": 32, "P384": 48, "P521": 66}[scheme.name.split("_")[1]]
-        r, s = bytes(value.ecdsa.signatureR), bytes(value.ecdsa.signatureS)
-        return r.rjust(size, b"\0") + s.rjust(size, b"\0")
-    return bytes(value.rsapss.sig if "PSS" in scheme.name else value.rsassa.sig)
+def raw_signature(signature: TPMT_SIGNATURE, scheme: Scheme) -> bytes:
+    """What TPM2_Sign gave, as the pool takes it: r || s, or the RSA signature.
+
+    From the marshalled form (Part 2, section 11.3.4), two identifiers and then one or two numbers with their sizes:
+    the library's objects take a tenth of a signature's time to be read.
+    """
+    data = memoryview(signature.marshal())[4:]
+    size = int.from_bytes(data[:2], "big")
+    first, rest = bytes(data[2 : 2 + size]), data[2 + size :]
+    if scheme.family is not Family.EC:
+        return first
+    second = bytes(rest[2 : 2 + int.from_bytes(rest[:2], "big")])
+    wanted = _COORDINATE[scheme]
+    return first.rjust(wanted, b"\0") + second.rjust(wanted, b"\0")
