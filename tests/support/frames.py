@@ -61,6 +61,10 @@ class SignConnection:
         self._socket.sendall(order_frame(number, locator, scheme, inputs, **how))  # type: ignore[arg-type]
         return number
 
+    def cancel(self, number: int) -> None:
+        """Take an order back; what of it is not signed is answered as cancelled."""
+        self._socket.sendall(HEADER.pack(MAGIC, CANCEL, 0, number, 0, 0))
+
     def wait(self, orders: dict[int, int]) -> list[list[Result]]:
         """The answers to the orders {number: items}, in order. An item that is answered twice is an error."""
         answers: dict[int, dict[int, Result]] = {number: {} for number in orders}

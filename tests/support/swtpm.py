@@ -66,10 +66,15 @@ class Swtpm:
 
 def config_for(swtpm: Swtpm, *, name: str = "tpm", **changes: object) -> BackendConfig:
     """The configuration of a tpm2 backend on it, with a new secret for key authorizations."""
-    secret = swtpm.folder / "key-auth"
+    return config_at(swtpm.tcti, swtpm.folder, name=name, **changes)
+
+
+def config_at(tcti: str, folder: Path, *, name: str = "tpm", **changes: object) -> BackendConfig:
+    """The same for whatever answers at a TCTI; the secret lies in `folder`."""
+    secret = folder / "key-auth"
     if not secret.exists():
         secret.write_text(secrets.token_urlsafe(32))
         secret.chmod(0o600)
-    said = {"key_auth": PinSource(file=secret), "tcti": swtpm.tcti, **changes}
+    said = {"key_auth": PinSource(file=secret), "tcti": tcti, **changes}
     tpm = TpmConfig(**said)  # type: ignore[arg-type]
     return BackendConfig(name=name, kind="tpm2", tpm=tpm)
