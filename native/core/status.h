@@ -18,7 +18,7 @@ typedef enum hsm_status {
     HSM_E_NO_MEMORY = 11,
     HSM_E_BROKEN = 12,
     HSM_E_BUSY = 13,        /* what waits already takes longer than the order has time */
-    /* from here on: never in a frame */
+    HSM_E_LAST_IN_FRAME = HSM_E_BUSY, /* what comes after stays within its process */
     HSM_E_BUFFER = 100,     /* the caller's buffer is too small */
     HSM_E_FRAME = 101,      /* bytes that are no frame of ours: the connection is to be closed */
     HSM_E_IO = 102,         /* errno says what */

@@ -120,7 +120,7 @@ static hsm_status make_room(struct order *order, size_t more)
 static hsm_status take_result(struct order *order, const struct hsm_result *result, const uint8_t *signature)
 {
     const uint32_t index = result->index;
-    if (index >= order->count || order->statuses[index] != HSM_UNANSWERED || result->status > HSM_E_BROKEN)
+    if (index >= order->count || order->statuses[index] != HSM_UNANSWERED || result->status > HSM_E_LAST_IN_FRAME)
         return HSM_E_FRAME;
     if ((result->status == HSM_OK) != (result->length > 0))
         return HSM_E_FRAME;

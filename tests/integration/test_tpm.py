@@ -5,16 +5,21 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-from hsmsign.model.errors import CapabilityMissingError, VersionStateError
+from hsmsign.model.errors import CapabilityMissingError, DeviceBusyError, VersionStateError
 from tests.support.daemon import Daemon, eventually, hsmsign
+from tests.support.swtpm import Swtpm
+from tests.support.tpm_proxy import SIGN, Fault, Proxy
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +96,87 @@ def test_init_wants_to_know_which_tpm() -> None:
         assert list(Path(folder).iterdir()) == []
     finally:
         shutil.rmtree(folder)
+
+
+def test_a_tpm_killed_under_load_costs_time_and_no_signature(tpm: Daemon) -> None:
+    with tpm.client() as client:
+        client.create_key("keys/under-load", algorithm="ecdsa-p256")
+        public = client.public_key("keys/under-load")
+        assert isinstance(public, ec.EllipticCurvePublicKey)
+        answers = client.sign_stream("keys/under-load", (b"%032d" % number for number in range(400)), group_size=8)
+        signatures = []
+        for number, signature in enumerate(answers):
+            if number in (50, 200):
+                _simulator(tpm).kill()
+            signatures.append(signature)
+    assert len(signatures) == 400
+    for number, signature in enumerate(signatures):
+        assert isinstance(signature, bytes), signature
+        public.verify(signature, b"%032d" % number, ec.ECDSA(utils.Prehashed(hashes.SHA256())))
+
+
+def _simulator(daemon: Daemon) -> psutil.Process:
+    """The swtpm that the device host started."""
+    return eventually(
+        lambda: next(
+            (child for child in psutil.Process(daemon.pid("host")).children() if child.name() == "swtpm"), None
+        )
+    )
+
+
+@pytest.fixture
+def two_devices(tmp_path: Path) -> Iterator[tuple[Daemon, Proxy]]:
+    """A token, and a TPM that does what a proxy in front of it says."""
+    chip = Swtpm(tmp_path / "tpm")
+    proxy = Proxy(chip.port)
+    backend = f'\n[backends.tpm]\nkind = "tpm2"\ntcti = "{proxy.tcti}"\nkey_auth = {{ file = "key-auth" }}\n'
+    backend += 'authorization = "password"\n'
+    softhsm = 'kind = "softhsm"\n'
+    daemon = Daemon(edit=lambda text: text.replace(softhsm, softhsm + "default = true\n") + backend)
+    (daemon.folder / "key-auth").write_text("a secret of this test alone, long enough")
+    (daemon.folder / "key-auth").chmod(0o600)
+    daemon.start()
+    with daemon.client() as client:
+        eventually(lambda: all(backend.state == "ready" for backend in client.backends()), daemon.log())
+    yield daemon, proxy
+    for fault in proxy.faults:
+        if fault.hold is not None:
+            fault.hold.set()
+    daemon.remove()
+    proxy.stop()
+    chip.stop()
+
+
+def test_a_slow_tpm_does_not_slow_the_tokens_keys(two_devices: tuple[Daemon, Proxy]) -> None:
+    daemon, proxy = two_devices
+    with daemon.client() as client, ThreadPoolExecutor(1) as pool:
+        client.create_key("keys/slow", algorithm="ecdsa-p256", backend="tpm")
+        client.create_key("keys/quick", algorithm="ecdsa-p256")
+        go = threading.Event()
+        proxy.faults = [Fault(SIGN, hold=go, times=1)]
+        waiting = pool.submit(client.sign_batch, "keys/slow", [bytes(32)] * 100)
+        eventually(lambda: SIGN in proxy.seen)
+        assert client.sign_batch("keys/quick", [bytes(32)] * 2000).errors == {}
+        client.create_key("keys/quick-too", algorithm="ecdsa-p256")
+        assert not waiting.done()
+        go.set()
+        assert waiting.result().errors == {}
+
+
+def test_what_a_tpm_cannot_serve_in_time_is_refused_at_once_with_when_to_come_back(
+    two_devices: tuple[Daemon, Proxy],
+) -> None:
+    daemon, proxy = two_devices
+    with daemon.client() as client, ThreadPoolExecutor(1) as pool:
+        client.create_key("keys/slow", algorithm="ecdsa-p256", backend="tpm")
+        assert client.sign_batch("keys/slow", [bytes(32)] * 100).errors == {}  # it learns how long a signature takes
+        go = threading.Event()
+        proxy.faults = [Fault(SIGN, hold=go, times=1)]
+        before = len(proxy.seen)
+        waiting = pool.submit(client.sign_batch, "keys/slow", [bytes(32)] * 2000)
+        eventually(lambda: SIGN in proxy.seen[before:])
+        with pytest.raises(DeviceBusyError) as refused:
+            client.sign("keys/slow", digest=bytes(32), deadline=0.5)
+        assert refused.value.retry_after
+        go.set()
+        assert waiting.result().errors == {}

@@ -64,9 +64,9 @@ class Swtpm:
     stop = kill
 
 
-def config_for(swtpm: Swtpm, *, name: str = "tpm", **changes: object) -> BackendConfig:
+def config_for(swtpm: Swtpm, *, tcti: str = "", name: str = "tpm", **changes: object) -> BackendConfig:
     """The configuration of a tpm2 backend on it, with a new secret for key authorizations."""
-    return config_at(swtpm.tcti, swtpm.folder, name=name, **changes)
+    return config_at(tcti or swtpm.tcti, swtpm.folder, name=name, **changes)
 
 
 def config_at(tcti: str, folder: Path, *, name: str = "tpm", **changes: object) -> BackendConfig:
@@ -75,6 +75,6 @@ def config_at(tcti: str, folder: Path, *, name: str = "tpm", **changes: object) 
     if not secret.exists():
         secret.write_text(secrets.token_urlsafe(32))
         secret.chmod(0o600)
-    said = {"key_auth": PinSource(file=secret), "tcti": tcti, **changes}
-    tpm = TpmConfig(**said)  # type: ignore[arg-type]
+    said = {"key_auth": PinSource(file=secret), **changes}
+    tpm = TpmConfig(tcti=tcti, **said)  # type: ignore[arg-type]
     return BackendConfig(name=name, kind="tpm2", tpm=tpm)

@@ -136,6 +136,25 @@ static void a_cancelled_order_is_gone_and_the_host_is_told(void)
     tear_down();
 }
 
+static void every_status_of_a_frame_is_taken(void)
+{
+    static const hsm_status statuses[] = {HSM_E_DEADLINE,   HSM_E_CANCELLED, HSM_E_KEY_NOT_FOUND, HSM_E_DEVICE,
+                                          HSM_E_NOT_PRESENT, HSM_E_PIN_REFUSED, HSM_E_PIN_LOCKED, HSM_E_HOST_LOST,
+                                          HSM_E_BAD_INPUT,   HSM_E_UNSUPPORTED, HSM_E_NO_MEMORY,  HSM_E_BROKEN,
+                                          HSM_E_BUSY};
+    set_up(100, 1);
+    for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++) {
+        const uint64_t id = submit(1);
+        host_reads(HSM_FRAME_ORDER, id);
+        host_answers(id, 0, statuses[i], 0);
+        hsm_done done;
+        CHECK(hsm_link_pump(link_) == HSM_OK);
+        CHECK(hsm_link_reap(link_, &done) && done.statuses[0] == statuses[i]);
+        hsm_link_release(link_, id);
+    }
+    tear_down();
+}
+
 static void a_host_that_does_not_read_blocks_nobody(void)
 {
     set_up(60000, 3);
@@ -219,6 +238,7 @@ int main(void)
     RUN(a_lost_host_is_asked_again_and_then_given_up);
     RUN(what_was_submitted_without_a_host_waits_for_one);
     RUN(a_cancelled_order_is_gone_and_the_host_is_told);
+    RUN(every_status_of_a_frame_is_taken);
     RUN(a_host_that_does_not_read_blocks_nobody);
     RUN(orders_half_sent_arrive_whole);
     RUN(limits_hold);
