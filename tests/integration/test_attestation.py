@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import pytest
 from cryptography import x509
 from tpm2_pytss import ESAPI, ESYS_TR, TPM2B_NV_PUBLIC, TPMA_NV, TPMS_NV_PUBLIC
 
-from hsmsign.attestation import AttestationError, Binding, Challenge, Evidence, challenge, verify
+from hsmsign.attestation import AttestationError, Attested, Binding, Challenge, Evidence, challenge, verify
 from hsmsign.client import Client
 from hsmsign.daemon import simulated_tpm
 from hsmsign.model.errors import CapabilityMissingError, InvalidArgumentError, VersionStateError
@@ -66,6 +67,17 @@ def test_a_tpm_proves_that_a_key_was_made_in_it(tpm: Tpm, algorithm: str) -> Non
     assert said.device["manufacturer"]
     known = tpm.client.attest_key("keys/web", nonce)
     assert verify(known, known_attester=said.ak_name, nonce=nonce).binding is Binding.KNOWN
+
+
+def test_the_example_of_the_documentation_works(tpm: Tpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "attestation.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    tpm.client.create_key("keys/device-1", algorithm="ecdsa-p256")
+    (tmp_path / "tpm-makers.pem").write_bytes(tpm.ca_file.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"client": tpm.client}
+    exec(example, names)
+    assert isinstance(names["said"], Attested)
 
 
 def test_without_a_challenge_it_is_said_that_the_attester_is_only_claimed(tpm: Tpm) -> None:
