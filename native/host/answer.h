@@ -36,8 +36,8 @@ void hsm_answer_flush(struct hsm_pool *pool, const struct hsm_order *order, cons
 /* What of a chunk is not done goes back to the queue; or fails here where the queue does not take it. */
 void hsm_answer_give_back(struct hsm_pool *pool, const struct hsm_chunk *part, struct hsm_answer *answer);
 
-/* The device failed under item `chunk->first`: it and the rest go back, but none for ever. `not_found` is for an
- * item that failed without a code too often. The caller has had the pool go to HEALING. */
+/* The device failed under item `chunk->first`: it and the rest go back, but none for ever: an item that
+ * failed too often is answered with the code, or KEY_NOT_FOUND where there is none. The caller has had the pool go to HEALING. */
 void hsm_answer_put_off(struct hsm_pool *pool, struct hsm_chunk chunk, uint64_t code, struct hsm_answer *answer);
 
 #endif

@@ -61,14 +61,17 @@ static void cancel(struct hsm_conn *conn, uint64_t id)
 
 /* Whether the order cannot be served by its deadline, at the pace of the moment: to say so at once is better than
  * to let it wait in vain, and others behind it. With the lock held. */
-static bool too_late(const struct hsm_pool *pool, const struct hsm_order *order)
+static bool too_late(const struct hsm_conn *conn, const struct hsm_order *order)
 {
+    const struct hsm_pool *pool = conn->pool;
     uint64_t deadline = order->view.head.deadline_ns;
     if (pool->pace_ns == 0 || deadline == 0 || pool->mode != HSM_POOL_RUNNING)
         return false;
     uint64_t now = hsm_now_ns();
-    uint64_t before = (uint64_t)pool->queue.waiting + order->view.count;
-    return deadline > now && (deadline - now) / pool->pace_ns < before;
+    const uint64_t slice = HSM_SLICE_NS / pool->pace_ns + 1;
+    const uint32_t a_turn = slice < HSM_CHUNK_MAX ? (uint32_t)slice : HSM_CHUNK_MAX;
+    const uint64_t until_done = hsm_queue_until_done(&pool->queue, &conn->lane, order->view.count, a_turn);
+    return deadline > now && (deadline - now) / pool->pace_ns < until_done;
 }
 
 static void enqueue(struct hsm_conn *conn, struct hsm_order *order)
@@ -76,7 +79,7 @@ static void enqueue(struct hsm_conn *conn, struct hsm_order *order)
     struct hsm_pool *pool = conn->pool;
     struct hsm_spans spans;
     (void)pthread_mutex_lock(&pool->lock);
-    bool late = too_late(pool, order);
+    bool late = too_late(conn, order);
     hsm_queue_add(&pool->queue, &conn->lane, order);
     if (late) {
         hsm_queue_withdraw(&pool->queue, order, &spans);

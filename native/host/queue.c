@@ -7,6 +7,7 @@ void hsm_queue_init(struct hsm_queue *queue)
 {
     TAILQ_INIT(&queue->lanes);
     queue->waiting = 0;
+    queue->lanes_waiting = 0;
 }
 
 void hsm_lane_init(struct hsm_lane *lane)
@@ -33,15 +34,19 @@ static struct hsm_order **bucket(struct hsm_lane *lane, uint64_t id)
 
 static void give_turn(struct hsm_queue *queue, struct hsm_lane *lane)
 {
-    if (!lane->has_turn)
-        TAILQ_INSERT_TAIL(&queue->lanes, lane, turn);
+    if (lane->has_turn)
+        return;
+    TAILQ_INSERT_TAIL(&queue->lanes, lane, turn);
+    queue->lanes_waiting++;
     lane->has_turn = true;
 }
 
 static void lose_turn(struct hsm_queue *queue, struct hsm_lane *lane)
 {
-    if (lane->has_turn)
-        TAILQ_REMOVE(&queue->lanes, lane, turn);
+    if (!lane->has_turn)
+        return;
+    TAILQ_REMOVE(&queue->lanes, lane, turn);
+    queue->lanes_waiting--;
     lane->has_turn = false;
 }
 
@@ -67,6 +72,7 @@ void hsm_queue_add(struct hsm_queue *queue, struct hsm_lane *lane, struct hsm_or
     *at = order;
     lane->bytes += order->bytes;
     TAILQ_INSERT_TAIL(&lane->orders, order, turn);
+    lane->waiting++;
     give_turn(queue, lane);
     queue->waiting += order->view.count;
 }
@@ -105,10 +111,21 @@ bool hsm_queue_take(struct hsm_queue *queue, uint32_t sessions, struct hsm_chunk
     TAILQ_REMOVE(&lane->orders, order, turn);
     if (!TAILQ_EMPTY(&order->spans))
         TAILQ_INSERT_TAIL(&lane->orders, order, turn);
+    else
+        lane->waiting--;
     lose_turn(queue, lane);
     if (!TAILQ_EMPTY(&lane->orders))
         give_turn(queue, lane);
     return true;
+}
+
+uint64_t hsm_queue_until_done(const struct hsm_queue *queue, const struct hsm_lane *lane, uint32_t count,
+                              uint32_t a_turn)
+{
+    const uint64_t lanes = (uint64_t)queue->lanes_waiting + !lane->has_turn;
+    const uint64_t turns = (count + (uint64_t)a_turn - 1) / a_turn * (lane->waiting + UINT64_C(1)) * lanes;
+    const uint64_t all = (uint64_t)queue->waiting + count;
+    return turns < all / a_turn ? turns * a_turn : all;
 }
 
 bool hsm_queue_give_back(struct hsm_queue *queue, const struct hsm_chunk *part)
@@ -124,8 +141,10 @@ bool hsm_queue_give_back(struct hsm_queue *queue, const struct hsm_chunk *part)
         return false;
     *span = (struct hsm_span){
         .first = part->first, .count = part->count, .offset = part->offset, .attempts = part->attempts};
-    if (TAILQ_EMPTY(&order->spans))
+    if (TAILQ_EMPTY(&order->spans)) {
         TAILQ_INSERT_HEAD(&lane->orders, order, turn);
+        lane->waiting++;
+    }
     TAILQ_INSERT_HEAD(&order->spans, span, link);
     give_turn(queue, lane);
     queue->waiting += part->count;
@@ -154,6 +173,7 @@ void hsm_queue_withdraw(struct hsm_queue *queue, struct hsm_order *order, struct
     TAILQ_INIT(out);
     if (!TAILQ_EMPTY(&order->spans)) {
         TAILQ_REMOVE(&lane->orders, order, turn);
+        lane->waiting--;
         if (TAILQ_EMPTY(&lane->orders))
             lose_turn(queue, lane);
     }

@@ -49,6 +49,7 @@ struct hsm_lane {
     TAILQ_HEAD(, hsm_order) orders; /* with spans */
     struct hsm_order *buckets[HSM_LANE_BUCKETS]; /* every order that is not freed, by id */
     size_t bytes;     /* of all its orders */
+    uint32_t waiting; /* orders in `orders` */
     uint32_t in_hand; /* chunks */
     bool has_turn;
     bool closed;
@@ -56,6 +57,7 @@ struct hsm_lane {
 
 struct hsm_queue {
     TAILQ_HEAD(, hsm_lane) lanes; /* with orders that have spans */
+    uint32_t lanes_waiting;       /* those lanes */
     uint32_t waiting;             /* items in spans */
 };
 
@@ -80,6 +82,11 @@ void hsm_queue_add(struct hsm_queue *queue, struct hsm_lane *lane, struct hsm_or
 /* Takes the next chunk: at most HSM_CHUNK_MAX items, and less the less there is to share out among threads, so
  * that they end together. False where nothing waits. hsm_queue_finish ends it. */
 bool hsm_queue_take(struct hsm_queue *queue, uint32_t sessions, struct hsm_chunk *out);
+
+/* How many items are signed, at most, until an order of `count` that is added to the lane now is done, where nobody
+ * comes after it and one session signs `a_turn` items at a time. */
+uint64_t hsm_queue_until_done(const struct hsm_queue *queue, const struct hsm_lane *lane, uint32_t count,
+                              uint32_t a_turn);
 
 /* Puts items of a chunk that is in hand back, in front. False where the order was cancelled (then the caller
  * answers) or memory is short (likewise). Of a closed lane they are dropped, and that is true. */

@@ -326,3 +326,18 @@ def test_a_challenge_for_an_ecc_endorsement_key_is_opened_by_its_tpm_and_by_no_o
     chip.wipe()
     with pytest.raises(InvalidArgumentError):
         device.ask("activate", **asked)
+
+
+def test_a_simulator_that_does_not_come_up_is_started_again_when_it_can(tmp_path: Path) -> None:
+    occupant = Swtpm(tmp_path / "tpm")  # one state folder serves one swtpm
+    config = swtpm.config_at("", tmp_path, simulator=occupant.state)
+    device = HostProcess(config, tmp_path)
+    try:
+        said = device.wait_for_state("TOKEN_NOT_PRESENT")
+        assert "does not come up" in said["message"]
+        assert "lock" in said["hint"]
+        occupant.stop()
+        device.wait_for_state("READY")
+    finally:
+        device.stop()
+        occupant.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import tempfile
@@ -117,11 +118,15 @@ def test_a_tpm_killed_under_load_costs_time_and_no_signature(tpm: Daemon) -> Non
 
 def _simulator(daemon: Daemon) -> psutil.Process:
     """The swtpm that the device host started."""
-    return eventually(
-        lambda: next(
-            (child for child in psutil.Process(daemon.pid("host")).children() if child.name() == "swtpm"), None
-        )
-    )
+
+    def find() -> psutil.Process | None:
+        for child in psutil.Process(daemon.pid("host")).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.name() == "swtpm":
+                    return child
+        return None
+
+    return eventually(find)
 
 
 @pytest.fixture
@@ -175,8 +180,21 @@ def test_what_a_tpm_cannot_serve_in_time_is_refused_at_once_with_when_to_come_ba
         before = len(proxy.seen)
         waiting = pool.submit(client.sign_batch, "keys/slow", [bytes(32)] * 2000)
         eventually(lambda: SIGN in proxy.seen[before:])
-        with pytest.raises(DeviceBusyError) as refused:
-            client.sign("keys/slow", digest=bytes(32), deadline=0.5)
-        assert refused.value.retry_after
+        refused = client.sign_batch("keys/slow", [bytes(32)] * 2000, deadline=0.5).errors.values()
         go.set()
+        assert len(refused) == 2000
+        assert all(isinstance(error, DeviceBusyError) and error.retry_after for error in refused), next(iter(refused))
+        assert waiting.result().errors == {}
+
+
+def test_a_single_signature_does_not_wait_for_the_end_of_a_long_batch(two_devices: tuple[Daemon, Proxy]) -> None:
+    daemon, proxy = two_devices
+    with daemon.client() as client, ThreadPoolExecutor(1) as pool:
+        client.create_key("keys/slow", algorithm="ecdsa-p256", backend="tpm")
+        assert client.sign_batch("keys/slow", [bytes(32)] * 100).errors == {}
+        before = len(proxy.seen)
+        waiting = pool.submit(client.sign_batch, "keys/slow", [bytes(32)] * 4000)
+        eventually(lambda: SIGN in proxy.seen[before:])
+        assert client.sign("keys/slow", digest=bytes(32), deadline=1).value
+        assert not waiting.done()
         assert waiting.result().errors == {}

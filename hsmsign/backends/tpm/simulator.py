@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import random
 import shutil
 import signal
 import socket
@@ -11,7 +13,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from hsmsign.model.errors import ConfigurationError, DeviceUnavailableError
+from hsmsign.model.errors import ConfigurationError, TokenNotPresentError
 
 _PATIENCE = 10.0
 _PR_SET_PDEATHSIG = 1
@@ -26,7 +28,7 @@ class Simulator:
         self._port = 0
 
     def start(self) -> str:
-        """Start it, unless it runs. Its TCTI. Raises ConfigurationError, DeviceUnavailableError."""
+        """Start it, unless it runs. Its TCTI. Raises ConfigurationError, TokenNotPresentError."""
         if self._process is None or self._process.poll() is not None:
             self._launch()
         return f"swtpm:host=127.0.0.1,port={self._port}"
@@ -42,9 +44,11 @@ class Simulator:
         command += ["--server", f"type=tcp,bindaddr=127.0.0.1,port={self._port}"]
         command += ["--ctrl", f"type=tcp,bindaddr=127.0.0.1,port={self._port + 1}"]
         command += ["--flags", "not-need-init,startup-clear"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, preexec_fn=_die_with_parent
-        )
+        said = self._state / "swtpm.log"
+        with said.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent
+            )
         end = time.monotonic() + _PATIENCE
         while time.monotonic() < end and self._process.poll() is None:
             # the control port: a connection to the other one would be taken for the TPM's only user
@@ -52,9 +56,12 @@ class Simulator:
                 if probe.connect_ex(("127.0.0.1", self._port + 1)) == 0:
                     return
             time.sleep(0.02)
+        code = self._process.poll()
         self.stop()
-        raise DeviceUnavailableError(
-            f"swtpm does not come up on {self._state}", hint="is another one running on that folder? see its message"
+        raise TokenNotPresentError(
+            f"swtpm does not come up on {self._state} (exit code {code})",
+            hint=said.read_text("utf-8", "replace").strip() or "it said nothing; was it ended?",
+            retry_after=1.0,
         )
 
     def stop(self) -> None:
@@ -66,15 +73,15 @@ class Simulator:
 
 
 def two_free_ports() -> int:
-    """A port that is free, and the one behind it, too: the TCTI looks for swtpm's control channel there."""
+    """A port that is free, and the one behind it, too: the TCTI looks for swtpm's control channel there.
+
+    Below those that the kernel gives to outgoing connections, so that none of them takes it meanwhile.
+    """
     while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
+        port = random.randrange(16384, 32766)  # noqa: S311 - nobody need not guess it
+        with socket.socket() as first, socket.socket() as second, contextlib.suppress(OSError):
+            first.bind(("127.0.0.1", port))
+            second.bind(("127.0.0.1", port + 1))
             return port
 
 

@@ -189,20 +189,28 @@ static void what_cannot_be_served_in_time_is_refused_at_once(void)
     struct answers *answers = answers_to(fd, 1, 20);
     all_have(answers, HSM_E_BUSY);
     free(answers);
-    order(fd, 2, key, sizeof key, whenever, 20, 32);
-    in_a_second.deadline_ns = hsm_now_ns() + 1000000000;
-    order(fd, 3, key, sizeof key, in_a_second, 1, 32); /* behind the twenty */
-    answers = answers_to(fd, 3, 1);
-    all_have(answers, HSM_E_BUSY);
-    free(answers);
-    sign(20);
-    answers = answers_to(fd, 2, 20);
-    all_have(answers, HSM_OK);
-    free(answers);
     in_a_second.deadline_ns = hsm_now_ns() + 1000000000;
     order(fd, 4, key, sizeof key, in_a_second, 1, 32);
     sign(1);
     answers = answers_to(fd, 4, 1);
+    all_have(answers, HSM_OK);
+    free(answers);
+    order(fd, 2, key, sizeof key, whenever, 20, 32);
+    in_a_second.deadline_ns = hsm_now_ns() + 1000000000;
+    order(fd, 3, key, sizeof key, in_a_second, 8, 32); /* takes turns with the twenty */
+    answers = answers_to(fd, 3, 8);
+    all_have(answers, HSM_E_BUSY);
+    free(answers);
+    order(fd, 5, key, sizeof key, in_a_second, 3, 32); /* does so too, but is done in six turns */
+    hsm_pool_stats stats;
+    do
+        hsm_pool_get_stats(pool, &stats);
+    while (stats.queued < 23);
+    sign(14);
+    answers = answers_to(fd, 2, 11); /* half of what waits in a turn */
+    all_have(answers, HSM_OK);
+    free(answers);
+    answers = answers_to(fd, 5, 3);
     all_have(answers, HSM_OK);
     free(answers);
     tear_down();

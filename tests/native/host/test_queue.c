@@ -155,6 +155,30 @@ static void only_orders_whose_time_is_over_expire(void)
     CHECK(hsm_queue_expired(&queue, 1000) == NULL);
 }
 
+static void how_long_an_order_takes_follows_from_the_turns(void)
+{
+    struct hsm_lane a, b;
+    hsm_queue_init(&queue);
+    hsm_lane_init(&a);
+    hsm_lane_init(&b);
+    CHECK(hsm_queue_until_done(&queue, &a, 100, 8) == 100); /* nobody else */
+    add(&a, 1, 1000, 0);
+    CHECK(hsm_queue_until_done(&queue, &a, 1, 8) == 16);     /* a turn for each */
+    CHECK(hsm_queue_until_done(&queue, &a, 20, 8) == 48);
+    CHECK(hsm_queue_until_done(&queue, &a, 2000, 8) == 3000); /* never more than all there is */
+    add(&b, 1, 1, 0);
+    CHECK(hsm_queue_until_done(&queue, &a, 1, 8) == 32);
+    CHECK(hsm_queue_until_done(&queue, &b, 1, 1) == 4);
+    struct hsm_chunk chunk = take();
+    CHECK(chunk.order->lane == &a && hsm_queue_give_back(&queue, &chunk));
+    hsm_queue_finish(&queue, &chunk);
+    CHECK(hsm_queue_until_done(&queue, &b, 1, 1) == 4);
+    hsm_queue_close(&queue, &a);
+    CHECK(hsm_queue_until_done(&queue, &b, 1, 1) == 2);
+    hsm_queue_close(&queue, &b);
+    CHECK(hsm_queue_until_done(&queue, &b, 1, 1) == 1);
+}
+
 int main(void)
 {
     int passed = 0;
@@ -164,6 +188,7 @@ int main(void)
     RUN(what_is_given_back_of_a_cancelled_order_is_for_the_giver_to_answer);
     RUN(a_closed_connection_leaves_nothing);
     RUN(only_orders_whose_time_is_over_expire);
+    RUN(how_long_an_order_takes_follows_from_the_turns);
     (void)printf("%d passed, 0 failed\n", passed);
     return 0;
 }
