@@ -165,13 +165,7 @@ class Pkcs11Backend:
             raise CapabilityMissingError(
                 "a PKCS #11 token has no platform registers (PCRs) to bind a key to", hint="use a backend of kind tpm2"
             )
-        able = self.describe().algorithms
-        if algorithm not in able:
-            raise CapabilityMissingError(
-                f"the token {self._token.label!r} cannot make keys of algorithm {algorithm.value}",
-                hint=f"it can: {', '.join(a.value for a in able) or 'none that we know'}",
-                metadata={"algorithm": algorithm.value},
-            )
+        self.describe().must_make(algorithm, f"the token {self._token.label!r}")
         return self._asking(
             f"making a key of algorithm {algorithm.value}",
             self._alone(lambda: self._cabinet().generate(algorithm, object_id, label)),

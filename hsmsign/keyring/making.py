@@ -22,7 +22,6 @@ from hsmsign.model import locators
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceKey, Protection
 from hsmsign.model.errors import (
-    CapabilityMissingError,
     DeviceUnavailableError,
     FailedPreconditionError,
     HsmsignError,
@@ -95,13 +94,8 @@ def ready(device: Device, algorithm: KeyAlgorithm | None) -> Protection:
             metadata={"backend": device.name, "state": health.state.value},
             retry_after=1.0,
         )
-    if algorithm is not None and algorithm not in info.algorithms:
-        able = ", ".join(one.value for one in info.algorithms)
-        raise CapabilityMissingError(
-            f"backend {device.name!r} cannot make keys of algorithm {algorithm.value}",
-            hint=f"it can: {able}" if able else "choose another backend",
-            metadata={"backend": device.name, "algorithm": algorithm.value},
-        )
+    if algorithm is not None:
+        info.must_make(algorithm, f"backend {device.name!r}", backend=device.name)
     return info.protection
 
 

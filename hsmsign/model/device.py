@@ -10,6 +10,7 @@ import enum
 from dataclasses import dataclass, field
 
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
+from hsmsign.model.errors import CapabilityMissingError
 
 
 class Protection(enum.Enum):
@@ -66,6 +67,17 @@ class DeviceInfo:
     """False: a key is a wrapped blob in the store, of which the device itself knows nothing (TPM)."""
     attests: bool = False
     """It can prove that a key is in it."""
+
+    def must_make(self, algorithm: KeyAlgorithm, who: str, **metadata: str) -> None:
+        """Raise CapabilityMissingError, which calls the device `who`, where it cannot make such keys."""
+        if algorithm in self.algorithms:
+            return
+        able = ", ".join(one.value for one in self.algorithms)
+        raise CapabilityMissingError(
+            f"{who} cannot make keys of algorithm {algorithm.value}",
+            hint=f"it can: {able}" if able else "it can make none that are known here: choose another backend",
+            metadata={"algorithm": algorithm.value, **metadata},
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -269,13 +269,7 @@ class Tpm2Backend:
     def generate(self, algorithm: KeyAlgorithm, object_id: bytes, label: str, pcrs: str = "") -> DeviceKey:
         """Make a key pair. It is nowhere but in the answer: the TPM keeps none of it."""
         del label
-        able = self.describe().algorithms
-        if algorithm not in able:
-            raise CapabilityMissingError(
-                f"the TPM cannot make keys of algorithm {algorithm.value}",
-                hint=f"it can: {', '.join(one.value for one in able)}",
-                metadata={"algorithm": algorithm.value},
-            )
+        self.describe().must_make(algorithm, "the TPM")
         if pcrs:
             shapes.pcr_selection(pcrs)
         doing = f"making a key of algorithm {algorithm.value}"

@@ -11,27 +11,12 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from hsmsign.model.algorithms import KeyAlgorithm
-from hsmsign.model.device import DeviceFacts, Protection
+from hsmsign.model.device import Protection
 from hsmsign.model.errors import ConfigurationError, StoreUnavailableError
-from hsmsign.store import KeyRow, Store, VersionRow, VersionState, migrate, queries
+from hsmsign.store import Store, VersionRow, VersionState, migrate, queries
 from hsmsign.store.tables import metadata
 from tests.support.postgresql import PostgreSQL
-
-KEY = KeyRow("web-1", KeyAlgorithm.EC_P256, "soft", {"a": "ä"}, 1, 5, 6, 1, True)
-VERSION = VersionRow(
-    "web-1",
-    1,
-    VersionState.ENABLED,
-    Protection.HSM,
-    5,
-    object_id=b"\x01",
-    locator=b"\x01\x01\x00",
-    public_key=b"spki",
-    facts=DeviceFacts(sensitive=True, extractable=None, unique_id="u"),
-    uri="pkcs11:id=%01",
-    holds="soft/1",
-)
+from tests.support.rows import KEY, VERSION
 
 
 @pytest.fixture(scope="module")

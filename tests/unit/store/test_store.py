@@ -16,11 +16,12 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from hsmsign.model.algorithms import KeyAlgorithm
-from hsmsign.model.device import DeviceFacts, Protection
+from hsmsign.model.device import Protection
 from hsmsign.model.errors import ConfigurationError, StoreFullError, StoreUnavailableError
 from hsmsign.store import KeyRow, Store, VersionRow, VersionState, migrate, migrations, queries
 from hsmsign.store.rows import RequestRow
 from hsmsign.store.tables import metadata
+from tests.support.rows import KEY, VERSION
 
 
 def url(path: Path) -> str:
@@ -37,22 +38,6 @@ def store(path: Path):
     opened = Store.open(url(path))
     yield opened
     opened.close()
-
-
-KEY = KeyRow("web-1", KeyAlgorithm.EC_P256, "soft", {"a": "ä"}, 1, 5, 6, 1, True)
-VERSION = VersionRow(
-    "web-1",
-    1,
-    VersionState.ENABLED,
-    Protection.HSM,
-    5,
-    object_id=b"\x01",
-    locator=b"\x01\x01\x00",
-    public_key=b"spki",
-    facts=DeviceFacts(sensitive=True, extractable=None, unique_id="u"),
-    uri="pkcs11:id=%01",
-    holds="soft/1",
-)
 
 
 async def put(store: Store, key: KeyRow = KEY, version: VersionRow | None = VERSION) -> None:
