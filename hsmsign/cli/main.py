@@ -24,11 +24,12 @@ _COMMANDS = {
     "bench": ("hsmsign.cli.bench:bench", "Measure signatures of your key on your daemon."),
     "init": ("hsmsign.cli.init:init", "Make a configuration, a token and certificates. [server]"),
     "serve": ("hsmsign.cli.serve:serve", "Run the daemon. [server]"),
+    "policy": ("hsmsign.cli.policy:policy", "Check a policy, and why it allows or denies. [server]"),
     "doctor": ("hsmsign.cli.doctor:doctor", "Look for what is wrong with a daemon and its devices. [server]"),
     "completion": ("hsmsign.cli.about:completion", "Print a completion script for your shell."),
     "version": ("hsmsign.cli.about:version", "Print the version."),
 }
-_SERVER = ("init", "serve", "doctor")
+_SERVER = ("init", "serve", "policy", "doctor")
 
 
 class ReaderGone(Exception):

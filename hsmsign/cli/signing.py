@@ -57,9 +57,10 @@ def _options(function: Any) -> Any:
 def sign(
     session: Session, name: str, file: str | None, out: Path | None, digest: str | None, scheme: str | None, form: str
 ) -> None:
-    """Sign FILE (- is stdin), of any size: it is hashed here, and its digest is sent.
+    """Sign FILE (- is stdin), of any size: up to 1 MiB it travels whole; of a larger one the digest does, which
+    wants the right to sign digests.
 
-    Ed25519 signs whole messages: the file travels, and may have 1 MiB.
+    Ed25519 signs whole messages only.
     """
     name = session.name(name)
     if out is None and not session.as_json and sys.stdout.isatty():
@@ -136,15 +137,15 @@ def _digest(scheme: Scheme, text: str) -> bytes:
 
 
 def _read(source: BinaryIO, scheme: Scheme) -> Input:
-    if scheme.hash is None:
-        message = source.read(MESSAGE_MAX + 1)
-        if len(message) > MESSAGE_MAX:
-            raise MessageSizeError(
-                "the file is larger than 1 MiB, and Ed25519 signs whole messages",
-                hint="sign a digest of it as the message (sha256sum FILE | hsmsign sign NAME -), or use an EC key",
-            )
+    message = source.read(MESSAGE_MAX + 1)
+    if len(message) <= MESSAGE_MAX:
         return Input(message=message)
-    hashed = hashlib.new(scheme.hash.value)
+    if scheme.hash is None:
+        raise MessageSizeError(
+            "the file is larger than 1 MiB, and Ed25519 signs whole messages",
+            hint="sign a digest of it as the message (sha256sum FILE | hsmsign sign NAME -), or use an EC key",
+        )
+    hashed = hashlib.new(scheme.hash.value, message)
     while chunk := source.read(_CHUNK):
         hashed.update(chunk)
     return Input(digest=hashed.digest())

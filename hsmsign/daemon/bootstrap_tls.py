@@ -32,10 +32,9 @@ def make(folder: Path, host: str) -> None:
         .sign(ca_key, hashes.SHA256())
     )
     _write(folder, "ca", ca, ca_key)
-    client_id = f"spiffe://hsmsign/client/{_user()}"
     for name, san, purpose in (
         ("server", _server_names(host), ExtendedKeyUsageOID.SERVER_AUTH),
-        ("client", [x509.UniformResourceIdentifier(client_id)], ExtendedKeyUsageOID.CLIENT_AUTH),
+        ("client", [x509.UniformResourceIdentifier(client_id())], ExtendedKeyUsageOID.CLIENT_AUTH),
     ):
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
@@ -49,6 +48,11 @@ def make(folder: Path, host: str) -> None:
             .sign(ca_key, hashes.SHA256())
         )
         _write(folder, name, certificate, key)
+
+
+def client_id() -> str:
+    """The SPIFFE ID of the client certificate: whoever sets the daemon up."""
+    return f"spiffe://hsmsign/client/{_user()}"
 
 
 def _name(common_name: str) -> x509.Name:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsmsign.backends.base import BackendConfig
-from hsmsign.daemon.worker_config import HostAddress, TlsPaths, WorkerConfig
+from hsmsign.daemon.worker_config import HostAddress, WorkerConfig
 from hsmsign.model.errors import ConfigurationError
 from hsmsign.model.hostwire import error_from_json, from_json
 from hsmsign.model.limits import Limits
+from hsmsign.model.tls import TlsPaths
+from hsmsign.policy import RuleSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Config:
     unix_socket: Path | None
     unix_group: str
     tls: TlsPaths
+    policy: RuleSet
     limits: Limits
     store_url: str
     state_dir: Path
@@ -43,6 +46,7 @@ class Config:
             default_backend=self.default_backend,
             listen=endpoint,
             tls=self.tls if self.listen is not None else None,
+            policy=self.policy,
             limits=self.limits,
             drain_seconds=self.drain_seconds,
             log_level=self.log_level,

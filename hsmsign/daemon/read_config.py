@@ -19,10 +19,11 @@ from pydantic import BaseModel, ValidationError
 from hsmsign.backends.base import BackendConfig, PinSource, Quirks, TpmConfig
 from hsmsign.daemon import schema
 from hsmsign.daemon.config import Config
-from hsmsign.daemon.worker_config import TlsPaths
 from hsmsign.model.errors import ConfigurationError
 from hsmsign.model.hostwire import error_to_json, to_json
 from hsmsign.model.limits import Limits
+from hsmsign.model.tls import TlsPaths
+from hsmsign.policy import reading
 
 _SQLITE = "sqlite:///"
 _KINDS = frozenset({"softhsm", "pkcs11", "tpm2"})
@@ -88,7 +89,8 @@ def _resolve(file: schema.File, base: Path) -> Config:
         listen=listen,
         unix_socket=base / server.unix_socket if server.unix_socket else None,
         unix_group=server.unix_group,
-        tls=TlsPaths(base / server.tls.certificate, base / server.tls.key, base / server.tls.client_ca),
+        tls=_tls(server.tls, base),
+        policy=reading.read(base / file.policy.file),
         limits=Limits(**server.limits.model_dump()),
         store_url=_store_url(file.store.url, base),
         state_dir=base / file.daemon.state_dir,
@@ -99,6 +101,16 @@ def _resolve(file: schema.File, base: Path) -> Config:
         log_format=file.log.format,
         backends=backends,
         default_backend=chosen[0],
+    )
+
+
+def _tls(tls: schema.Tls, base: Path) -> TlsPaths:
+    return TlsPaths(
+        certificate=base / tls.certificate,
+        key=base / tls.key,
+        client_ca=base / tls.client_ca,
+        client_crl=base / tls.client_crl if tls.client_crl is not None else None,
+        tls12=tls.min_version == "1.2",
     )
 
 

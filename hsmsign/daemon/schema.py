@@ -25,6 +25,8 @@ class Tls(Table):
     certificate: Path = Path("tls/server.pem")
     key: Path = Path("tls/server-key.pem")
     client_ca: Path = Path("tls/client-ca.pem")
+    client_crl: Path | None = None
+    min_version: Literal["1.2", "1.3"] = "1.3"
 
 
 class LimitsTable(Table):
@@ -52,6 +54,12 @@ class StoreTable(Table):
     """[store]"""
 
     url: str = "sqlite:///state/hsmsign.db"
+
+
+class PolicyTable(Table):
+    """[policy]"""
+
+    file: Path = Path("policy.toml")
 
 
 class Daemon(Table):
@@ -145,6 +153,7 @@ class File(Table):
     """hsmsign.toml"""
 
     server: Server = Server()
+    policy: PolicyTable = PolicyTable()
     store: StoreTable = StoreTable()
     daemon: Daemon = Daemon()
     log: Log = Log()

@@ -16,26 +16,30 @@ import signal
 import socket
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
-import grpc
 import structlog
 import uvloop
 
 from hsmsign.daemon import logs
 from hsmsign.daemon.control import ChildControl
-from hsmsign.daemon.worker_config import TlsPaths, WorkerConfig
+from hsmsign.daemon.worker_config import WorkerConfig
 from hsmsign.devices.remote import RemoteDevice
 from hsmsign.keyring import Keyring
 from hsmsign.model.device import DeviceHealth, DeviceState
 from hsmsign.model.errors import ConfigurationError, HsmsignError
 from hsmsign.model.hostwire import from_json
+from hsmsign.policy import Policy
 from hsmsign.server.app import Application, build
 from hsmsign.server.doorman import Doorman, harden_process
+from hsmsign.server.identity import Identifier
+from hsmsign.server.revocation import NO_CRLS
+from hsmsign.server.tls_files import TlsFiles
 from hsmsign.signing import SigningPipeline
 from hsmsign.store import Store
 
 _BEAT = 1.0
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at the files of TLS."""
 log = structlog.get_logger()
 
 
@@ -65,20 +69,28 @@ class Worker:
         for device in devices.values():
             self._follow(keyring, device)
         prefix = f"hsmsign/{secrets.token_hex(8)}" if self._unix is not None else None
+        tls = TlsFiles(config.tls) if config.tls is not None and config.listen else None
+        policy = Policy(config.policy)
         application = build(
             keyring=keyring,
-            pipeline=SigningPipeline(keyring, devices, config.limits),
+            pipeline=SigningPipeline(keyring, devices, config.limits, policy),
+            policy=policy,
             devices=devices,
             default_backend=config.default_backend,
             limits=config.limits,
-            doorman_prefix=prefix,
             version=version("hsmsign"),
+            identify=Identifier(
+                prefix,
+                tls12=config.tls is not None and config.tls.tls12,
+                crls=tls.crls if tls is not None else lambda: NO_CRLS,
+            ),
         )
-        doorman = self._open_ports(application, prefix)
+        doorman = self._open_ports(application, prefix, tls)
         await application.server.start()
         application.set_serving(True)
         self._control.send("ready")
         beating = loop.create_task(self._beat())
+        watching = loop.create_task(_watch(tls)) if tls is not None else None
         await self._stop.wait()
         log.info("draining", seconds=config.drain_seconds)
         if doorman is not None:
@@ -89,6 +101,8 @@ class Worker:
             await device.close()
         await asyncio.to_thread(store.close)
         beating.cancel()
+        if watching is not None:
+            watching.cancel()
         return 0
 
     async def _beat(self) -> None:
@@ -101,10 +115,10 @@ class Worker:
         log.error("the supervisor is gone")
         os._exit(70)  # nobody waits for anything any more, and a half-alive worker would hold the port
 
-    def _open_ports(self, application: Application, prefix: str | None) -> Doorman | None:
+    def _open_ports(self, application: Application, prefix: str | None, tls: TlsFiles | None) -> Doorman | None:
         config = self._config
-        if config.tls is not None and config.listen:
-            self._open_tcp(application, config.listen, config.tls)
+        if tls is not None:
+            self._open_tcp(application, config.listen, tls)
         if self._unix is None or prefix is None:
             return None
         folder = config.run_dir / "workers"
@@ -115,9 +129,9 @@ class Worker:
         application.server.add_insecure_port(f"unix:{inner}")
         return Doorman(self._unix, inner, prefix, config.max_unix_connections)
 
-    def _open_tcp(self, application: Application, listen: str, tls: TlsPaths) -> None:
+    def _open_tcp(self, application: Application, listen: str, tls: TlsFiles) -> None:
         try:
-            application.server.add_secure_port(listen, _credentials(tls))
+            application.server.add_secure_port(listen, tls.credentials())
         except RuntimeError as error:  # gRPC's only word for it; the details went to its own log
             raise ConfigurationError(f"cannot listen on {listen}", hint="is it in use? see server.listen") from error
 
@@ -140,17 +154,19 @@ async def _mend(keyring: Keyring, backend: str) -> None:
         log.warning("could not mend what an earlier crash left", backend=backend, error=error.message)
 
 
-def _credentials(tls: TlsPaths) -> grpc.ServerCredentials:
-    def read(path: Path, what: str) -> bytes:
+async def _watch(tls: TlsFiles) -> None:
+    """Certificates are renewed and revoked while the daemon runs."""
+    said = ""
+    while True:
+        await asyncio.sleep(_LOOK_EVERY)
         try:
-            return path.read_bytes()
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot read the {what} {path}: {error.strerror}", hint="see [server.tls], or run hsmsign init"
-            ) from error
-
-    pair = (read(tls.key, "server's key"), read(tls.certificate, "server's certificate"))
-    return grpc.ssl_server_credentials([pair], read(tls.client_ca, "client CA"), require_client_auth=True)
+            if await asyncio.to_thread(tls.look):
+                log.info("certificates or CRLs were read anew")
+            said = ""
+        except HsmsignError as error:
+            if error.message != said:  # it is tried again and again: half of the files may be written only
+                log.error("what changed of the certificates or CRLs is no good: the old ones stay", error=error.message)
+            said = error.message
 
 
 def main() -> int:

@@ -6,15 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hsmsign.model.limits import Limits
-
-
-@dataclass(frozen=True, slots=True)
-class TlsPaths:
-    """PEM files of the daemon's side of mutual TLS."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path
+from hsmsign.model.tls import TlsPaths
+from hsmsign.policy import RuleSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +30,7 @@ class WorkerConfig:
     listen: str
     """"host:port" with the real port, or empty: no TCP."""
     tls: TlsPaths | None
+    policy: RuleSet
     limits: Limits = field(default_factory=Limits)
     drain_seconds: float = 10.0
     max_unix_connections: int = 1024

@@ -51,7 +51,7 @@ async def adopt(desk: Desk, wanted: Adoption) -> Key:
             hint="leave the algorithm out; or is it another object that is meant?",
         )
     await desk.store.write(lambda connection: _enter(connection, wanted, protection, found))
-    desk.cache.forget(wanted.id, [1])
+    desk.cache.forget(wanted.id)
     return await desk.store.read(lambda connection: load(connection, wanted.id))
 
 

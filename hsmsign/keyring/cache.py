@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 
-from hsmsign.keyring.values import ResolvedKey, version_name
+from hsmsign.keyring.values import ResolvedKey
 
 
 class ResolvedCache:
@@ -14,6 +13,7 @@ class ResolvedCache:
     def __init__(self, size: int = 100_000) -> None:
         self._size = size
         self._names: OrderedDict[str, ResolvedKey] = OrderedDict()
+        self._of_key: dict[str, set[str]] = {}
         self.generation = 0
         """Goes up with every `forget`: what was read before that must not be put in after it."""
 
@@ -29,15 +29,21 @@ class ResolvedCache:
         if generation != self.generation:
             return
         self._names[name] = key
+        self._of_key.setdefault(key.facts.id, set()).add(name)
         if len(self._names) > self._size:
-            self._names.popitem(last=False)
+            self._drop(*self._names.popitem(last=False))
 
-    def forget(self, key: str, numbers: Iterable[int]) -> None:
-        """A key changed: forget it and these versions of it."""
+    def _drop(self, name: str, key: ResolvedKey) -> None:
+        names = self._of_key[key.facts.id]
+        names.discard(name)
+        if not names:
+            del self._of_key[key.facts.id]
+
+    def forget(self, key: str) -> None:
+        """A key changed: forget it and all its versions."""
         self.generation += 1
-        self._names.pop(f"keys/{key}", None)
-        for number in numbers:
-            self._names.pop(version_name(key, number), None)
+        for name in self._of_key.pop(key, ()):
+            self._names.pop(name, None)
 
     def __len__(self) -> int:
         return len(self._names)

@@ -28,7 +28,7 @@ class KeyChange:
 async def change_key(desk: Desk, change: KeyChange) -> Key:
     """Change labels, primary version, or both. Raises EtagError, VersionStateError."""
     key = await desk.store.write(lambda connection: _change_key(connection, change))
-    desk.cache.forget(change.id, ())
+    desk.cache.forget(change.id)
     return key
 
 
@@ -37,7 +37,7 @@ async def change_state(desk: Desk, name: VersionName, state: VersionState) -> tu
     if state not in (VersionState.ENABLED, VersionState.DISABLED):
         raise InvalidArgumentError("a version's state can be set to ENABLED or DISABLED", hint="DestroyKey destroys")
     changed = await desk.store.write(lambda connection: _change_state(connection, name, state))
-    desk.cache.forget(name.key.id, [name.number])
+    desk.cache.forget(name.key.id)
     return changed
 
 

@@ -30,7 +30,7 @@ async def destroy(desk: Desk, doom: Doom, *, validate_only: bool) -> Key:
     if validate_only:
         return await desk.store.read(lambda connection: _plan(load(connection, doom.id), doom))
     planned = await desk.store.write(lambda connection: _begin(connection, doom))
-    desk.cache.forget(doom.id, [row.number for row in planned.versions])
+    desk.cache.forget(doom.id)
     unfinished = [row for row in planned.versions if row.state is VersionState.DESTROYING]
     for row in unfinished:
         if doom.number in (None, row.number):

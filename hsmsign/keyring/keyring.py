@@ -15,7 +15,8 @@ from hsmsign.keyring.desk import Desk, load
 from hsmsign.keyring.values import AdoptedObject, Key, ResolvedKey
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.attestation import Attestation
-from hsmsign.model.errors import InvalidArgumentError
+from hsmsign.model.errors import InvalidArgumentError, KeyNotFoundError
+from hsmsign.model.key_facts import KeyFacts
 from hsmsign.model.names import KeyName, VersionName, parse, parse_key
 from hsmsign.store import Store, VersionRow, VersionState, queries
 
@@ -112,6 +113,15 @@ class Keyring:
         """One key with all its versions."""
         id = parse_key(name).id
         return await self._desk.store.read(lambda connection: load(connection, id))
+
+    async def facts(self, name: str) -> KeyFacts:
+        """What a policy wants to know of the key that a name stands for; of one that is not there, its id."""
+        parsed = parse(name)
+        id = _id(parsed)
+        try:
+            return (await self.get(f"keys/{id}")).facts
+        except KeyNotFoundError:
+            return KeyFacts(id)
 
     async def list(
         self, *, page_size: int = 0, page_token: str = "", labels: Mapping[str, str] | None = None, backend: str = ""

@@ -193,7 +193,7 @@ async def _fill(desk: Desk, device: Device, row: VersionRow, shape: _Shape) -> K
     name = version_name(row.key, row.number)
     made = await device.generate(shape.algorithm, row.object_id or b"", name, shape.pcrs)
     await desk.store.write(lambda connection: establish(connection, row, device.name, made))
-    desk.cache.forget(row.key, [row.number])
+    desk.cache.forget(row.key)
     return await desk.store.read(lambda connection: load(connection, row.key))
 
 

@@ -47,7 +47,7 @@ async def _one(desk: Desk, backend: str, row: VersionRow) -> int:
             await making.mend(desk, device, there)
         else:
             await destroying.finish(desk, device, there)
-        desk.cache.forget(row.key, [row.number])
+        desk.cache.forget(row.key)
     name = version_name(row.key, row.number)
     _log.info("mended a version", version=name, was=row.state.value, backend=backend)
     return 1

@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 from hsmsign.keyring.desk import Desk, established, no_key
 from hsmsign.keyring.values import ResolvedKey, version_name
 from hsmsign.model.errors import VersionStateError
+from hsmsign.model.key_facts import KeyFacts
 from hsmsign.model.names import KeyName, VersionName, parse
 from hsmsign.store import VersionState, queries
 
@@ -38,4 +39,5 @@ def _find(connection: Connection, name: KeyName | VersionName) -> ResolvedKey:
         algorithm=key.algorithm,
         state=row.state,
         public_key=row.public_key or b"",
+        facts=KeyFacts.of(key.id, key.labels, key.algorithm),
     )

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from hsmsign.model.algorithms import KeyAlgorithm
+from hsmsign.model.key_facts import KeyFacts
 from hsmsign.store import KeyRow, VersionRow, VersionState
 
 
@@ -28,6 +29,11 @@ class Key:
     def name(self) -> str:
         """keys/ID"""
         return f"keys/{self.row.id}"
+
+    @property
+    def facts(self) -> KeyFacts:
+        """What the policy wants to know of it."""
+        return KeyFacts.of(self.row.id, self.row.labels, self.row.algorithm)
 
     @property
     def primary(self) -> str:
@@ -54,6 +60,8 @@ class ResolvedKey:
     state: VersionState
     public_key: bytes
     """SubjectPublicKeyInfo, DER."""
+    facts: KeyFacts
+    """What the policy wants to know of it."""
 
 
 def version_name(key: str, number: int) -> str:

@@ -11,11 +11,12 @@ from grpc_reflection.v1alpha import reflection
 
 from hsmsign.devices.base import Device
 from hsmsign.keyring import Keyring
+from hsmsign.policy import Policy
 from hsmsign.server.backends import BackendService
 from hsmsign.server.guard import Guard, Identify
 from hsmsign.server.health import HealthBoard
-from hsmsign.server.identity import Identifier
 from hsmsign.server.keys import KeyService
+from hsmsign.server.rights import Rights
 from hsmsign.server.signing import SigningService
 from hsmsign.signing import Limits, SigningPipeline
 from hsmsign.v1 import backends_pb2, keys_pb2, signing_pb2
@@ -48,23 +49,23 @@ def build(
     *,
     keyring: Keyring,
     pipeline: SigningPipeline,
+    policy: Policy,
     devices: Mapping[str, Device],
     default_backend: str,
     limits: Limits,
-    doorman_prefix: str | None,
     version: str,
-    identify: Identify | None = None,
+    identify: Identify,
 ) -> Application:
-    """Put all services on a server. Needs a running event loop.
-
-    `identify` names callers in another way than by certificate or Unix socket; for tests.
-    """
+    """Put all services on a server. Needs a running event loop."""
     server = grpc.aio.server(options=_options(limits))
-    guard = Guard(identify or Identifier(doorman_prefix))
+    guard = Guard(identify)
+    rights = Rights(policy, keyring)
     services = {
-        keys_pb2.DESCRIPTOR.services_by_name["KeyService"]: KeyService(keyring),
+        keys_pb2.DESCRIPTOR.services_by_name["KeyService"]: KeyService(keyring, rights),
         signing_pb2.DESCRIPTOR.services_by_name["SigningService"]: SigningService(pipeline, limits),
-        backends_pb2.DESCRIPTOR.services_by_name["BackendService"]: BackendService(devices, default_backend, version),
+        backends_pb2.DESCRIPTOR.services_by_name["BackendService"]: BackendService(
+            devices, default_backend, version, rights
+        ),
     }
     server.add_generic_rpc_handlers([guard.handlers(service, servicer) for service, servicer in services.items()])
     names = [service.full_name for service in services]

@@ -7,6 +7,7 @@ interceptor: a call then costs no second coroutine, and bytes that are no reques
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 import os
@@ -22,9 +23,9 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from hsmsign.model.caller import Caller
 from hsmsign.model.errors import HsmsignError, InvalidArgumentError, UnavailableError
 from hsmsign.server.errors import abort
-from hsmsign.server.identity import Caller
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Identify = Callable[[Any], Caller]
@@ -42,6 +43,8 @@ class Call:
     deadline: float
     """In seconds of `time.monotonic()`; 0 for none."""
     context: Context
+    identify: Callable[[], Caller]
+    """Who calls, asked anew. Raises UnauthenticatedError for one that may not call any more."""
     drained: asyncio.Event
     """Set when the daemon wants to stop: long calls end soon."""
 
@@ -98,7 +101,9 @@ class Guard:
             if self.drained.is_set():
                 raise UnavailableError("the daemon is stopping", hint="connect again", retry_after=1.0)
             left = context.time_remaining()
-            answer = await work(Call(caller, 0.0 if left is None else time.monotonic() + left, context, self.drained))
+            deadline = 0.0 if left is None else time.monotonic() + left
+            identify = functools.partial(self._identify, context)
+            answer = await work(Call(caller, deadline, context, identify, self.drained))
         except HsmsignError as error:
             failure = error
         except asyncio.CancelledError:

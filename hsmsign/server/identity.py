@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -11,21 +13,12 @@ from urllib.parse import unquote
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from hsmsign.model.caller import Caller
 from hsmsign.model.errors import UnauthenticatedError
+from hsmsign.server.revocation import NO_CRLS, Crls
 
 _REMEMBERED = 4096
 _HINT = "come with a client certificate (mutual TLS), or over the daemon's Unix socket"
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """A caller by its proven name.
-
-    `spiffe://…` (URI SAN), `dns:NAME` (DNS SAN), `sha256:HEX` (of the certificate's public key), or
-    `unix:UID` (peer credentials).
-    """
-
-    name: str
 
 
 class Context(Protocol):
@@ -40,57 +33,108 @@ class Context(Protocol):
         ...
 
 
-class Identifier:
-    """Names callers. Remembers certificates and connections that it has seen lately."""
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """Whoever has the key of a client certificate."""
 
-    def __init__(self, doorman_prefix: str | None) -> None:
+    caller: Caller
+    not_after: float
+    issuer: bytes
+    serial: int
+
+
+class Identifier:
+    """Names callers, at every call: a certificate may end, or be revoked, while its connection lasts.
+
+    Remembers certificates and connections that it has seen lately.
+    """
+
+    def __init__(
+        self,
+        doorman_prefix: str | None,
+        *,
+        tls12: bool = False,
+        crls: Callable[[], Crls] = lambda: NO_CRLS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`tls12`: whether TLS 1.2 will do; `crls`: those in force now."""
         self._door = None if doorman_prefix is None else f"unix-abstract:{doorman_prefix}/"
         self._of_peer = functools.lru_cache(_REMEMBERED)(self._unix)
-        self._of_certificate = functools.lru_cache(_REMEMBERED)(_from_certificate)
+        self._of_certificate = functools.lru_cache(_REMEMBERED)(_holder)
+        self._versions = frozenset({b"TLSv1.3", b"TLSv1.2"} if tls12 else {b"TLSv1.3"})
+        self._crls = crls
+        self._clock = clock
 
     def __call__(self, context: Context) -> Caller:
-        """The caller. Raises UnauthenticatedError for one that proved nothing."""
+        """The caller. Raises UnauthenticatedError for one that proved nothing, or whose proof has ended."""
         peer = context.peer()
         if peer.startswith("unix"):
             return self._of_peer(peer)
-        certificate = context.auth_context().get("x509_pem_cert")
+        proven = context.auth_context()
+        certificate = proven.get("x509_pem_cert")
         if not certificate:
             raise UnauthenticatedError("the caller did not prove who it is", hint=_HINT)
-        return self._of_certificate(certificate[0])
+        version = proven.get("ssl_tls_version")
+        if not version or version[0] not in self._versions:
+            raise UnauthenticatedError(
+                "this daemon wants TLS 1.3", hint='use a newer TLS library, or set server.tls.min_version = "1.2"'
+            )
+        holder = self._of_certificate(certificate[0])
+        now = self._clock()
+        if now > holder.not_after:
+            raise UnauthenticatedError(
+                f"the certificate of {holder.caller.name} has expired", hint="connect again with a new one"
+            )
+        self._crls().check(holder.caller.name, holder.issuer, holder.serial, now)
+        return holder.caller
 
     def _unix(self, peer: str) -> Caller:
         plain = unquote(peer)
         if self._door is not None and plain.startswith(self._door):
             parts = plain[len(self._door) :].split("/")
             if len(parts) == 4 and all(part.isascii() and part.isdigit() for part in parts):
-                return Caller(f"unix:{int(parts[0])}")
+                return Caller(f"unix:{int(parts[0])}", (f"unix-group:{int(parts[1])}",))
         raise UnauthenticatedError("the caller came past the door where it proves who it is", hint=_HINT)
 
 
-def _from_certificate(pem: bytes) -> Caller:
-    """gRPC has checked the chain and the dates; here only the name is read."""
+def _holder(pem: bytes) -> _Holder:
+    """gRPC has checked the chain, and the dates when the connection began; here the names are read."""
     try:
         certificate = x509.load_pem_x509_certificate(pem)
-        uris, names = _alternative_names(certificate)
-        key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        fingerprint = f"sha256:{hashlib.sha256(_spki(certificate)).hexdigest()}"
+        name = _name(certificate) or fingerprint
+    except UnauthenticatedError:
+        raise
     except Exception as error:  # the parser has many ways to refuse what a stranger sends
         raise UnauthenticatedError("the client certificate cannot be read", hint=_HINT) from error
-    spiffe = [uri for uri in uris if uri.startswith("spiffe://")]
+    return _Holder(
+        Caller(name, () if name == fingerprint else (fingerprint,)),
+        certificate.not_valid_after_utc.timestamp(),
+        certificate.issuer.public_bytes(),
+        certificate.serial_number,
+    )
+
+
+def _name(certificate: x509.Certificate) -> str:
+    """SPIFFE ID, else the first DNS name, else the first address, else the subject; or nothing."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        names = x509.SubjectAlternativeName([])
+    spiffe = [uri for uri in names.get_values_for_type(x509.UniformResourceIdentifier) if uri.startswith("spiffe://")]
     if len(spiffe) > 1:
         raise UnauthenticatedError(
             f"the client certificate has {len(spiffe)} SPIFFE IDs",
             hint="an X.509-SVID has one (SPIFFE, X509-SVID, section 2)",
         )
     if spiffe:
-        return Caller(spiffe[0])
-    if names:
-        return Caller(f"dns:{names[0].lower()}")
-    return Caller(f"sha256:{hashlib.sha256(key).hexdigest()}")
+        return spiffe[0]
+    for kind, word in ((x509.DNSName, "dns"), (x509.RFC822Name, "email")):
+        if found := names.get_values_for_type(kind):
+            return f"{word}:{found[0].lower()}"
+    subject = certificate.subject.rfc4514_string()
+    return f"subject:{subject}" if subject else ""
 
 
-def _alternative_names(certificate: x509.Certificate) -> tuple[list[str], list[str]]:
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return [], []
-    return found.get_values_for_type(x509.UniformResourceIdentifier), found.get_values_for_type(x509.DNSName)
+def _spki(certificate: x509.Certificate) -> bytes:
+    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from hsmsign.keyring import Keyring
 from hsmsign.keyring.attesting import Asked
+from hsmsign.policy import Action
 from hsmsign.server import wire
 from hsmsign.server.guard import Call
 from hsmsign.server.numbers import ADOPTED, SETTABLE, read
+from hsmsign.server.rights import Rights
 from hsmsign.v1 import keys_pb2
 
 _KEY_FIELDS = frozenset({"labels", "primary_version"})
@@ -16,14 +18,17 @@ _VERSION_FIELDS = frozenset({"state"})
 class KeyService:
     """Key handles."""
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: Keyring, rights: Rights) -> None:
         self._keyring = keyring
+        self._rights = rights
 
-    async def CreateKey(self, request: keys_pb2.CreateKeyRequest, _call: Call) -> keys_pb2.Key:
+    async def CreateKey(self, request: keys_pb2.CreateKeyRequest, call: Call) -> keys_pb2.Key:
         """Make a key pair, or adopt one, and name it."""
+        algorithm, adopt = wire.algorithm(request.algorithm), bool(request.adopt_uri)
+        self._rights.to_make(call.caller, request.key_id, request.labels, algorithm, adopt=adopt)
         key = await self._keyring.create(
             request.key_id,
-            wire.algorithm(request.algorithm),
+            algorithm,
             backend=wire.backend_name(request.backend),
             labels=request.labels,
             request_id=request.request_id,
@@ -32,23 +37,29 @@ class KeyService:
         )
         return wire.key(key)
 
-    async def GetKey(self, request: keys_pb2.GetKeyRequest, _call: Call) -> keys_pb2.Key:
+    async def GetKey(self, request: keys_pb2.GetKeyRequest, call: Call) -> keys_pb2.Key:
         """One key with all its versions."""
+        await self._rights.to(call.caller, Action.READ, request.name)
         return wire.key(await self._keyring.get(request.name))
 
-    async def ListKeys(self, request: keys_pb2.ListKeysRequest, _call: Call) -> keys_pb2.ListKeysResponse:
-        """A page of keys."""
+    async def ListKeys(self, request: keys_pb2.ListKeysRequest, call: Call) -> keys_pb2.ListKeysResponse:
+        """A page of keys: those of it that the caller may see, so it may be shorter than what was asked for."""
         keys, token = await self._keyring.list(
             page_size=request.page_size,
             page_token=request.page_token,
             labels=request.labels,
             backend=wire.backend_name(request.backend),
         )
-        return keys_pb2.ListKeysResponse(keys=[wire.key(key) for key in keys], next_page_token=token)
+        seen = [wire.key(key) for key in keys if self._rights.sees(call.caller, key)]
+        return keys_pb2.ListKeysResponse(keys=seen, next_page_token=token)
 
-    async def UpdateKey(self, request: keys_pb2.UpdateKeyRequest, _call: Call) -> keys_pb2.Key:
+    async def UpdateKey(self, request: keys_pb2.UpdateKeyRequest, call: Call) -> keys_pb2.Key:
         """Labels, the primary version, or both."""
         fields = wire.mask(request.update_mask.paths, _KEY_FIELDS)
+        if "labels" in fields:
+            await self._rights.to_label(call.caller, request.key.name, request.key.labels)
+        if "primary_version" in fields:
+            await self._rights.to(call.caller, Action.ROTATE, request.key.name)
         key = await self._keyring.update(
             request.key.name,
             labels=request.key.labels if "labels" in fields else None,
@@ -57,19 +68,22 @@ class KeyService:
         )
         return wire.key(key)
 
-    async def UpdateKeyVersion(self, request: keys_pb2.UpdateKeyVersionRequest, _call: Call) -> keys_pb2.KeyVersion:
+    async def UpdateKeyVersion(self, request: keys_pb2.UpdateKeyVersionRequest, call: Call) -> keys_pb2.KeyVersion:
         """Enable or disable."""
+        await self._rights.to(call.caller, Action.ADMIN, request.key_version.name)
         wire.mask(request.update_mask.paths, _VERSION_FIELDS)
         state = read(SETTABLE, request.key_version.state, "key_version.state")
         key, version = await self._keyring.update_version(request.key_version.name, state)
         return wire.key_version(version, key.row.algorithm)
 
-    async def RotateKey(self, request: keys_pb2.RotateKeyRequest, _call: Call) -> keys_pb2.Key:
+    async def RotateKey(self, request: keys_pb2.RotateKeyRequest, call: Call) -> keys_pb2.Key:
         """A new version."""
+        await self._rights.to(call.caller, Action.ROTATE, request.name)
         return wire.key(await self._keyring.rotate(request.name, request_id=request.request_id))
 
-    async def DestroyKey(self, request: keys_pb2.DestroyKeyRequest, _call: Call) -> keys_pb2.Key:
+    async def DestroyKey(self, request: keys_pb2.DestroyKeyRequest, call: Call) -> keys_pb2.Key:
         """No way back."""
+        await self._rights.to(call.caller, Action.DESTROY, request.name)
         key = await self._keyring.destroy(
             request.name,
             etag=request.etag,
@@ -78,12 +92,14 @@ class KeyService:
         )
         return wire.key(key)
 
-    async def GetPublicKey(self, request: keys_pb2.GetPublicKeyRequest, _call: Call) -> keys_pb2.PublicKey:
+    async def GetPublicKey(self, request: keys_pb2.GetPublicKeyRequest, call: Call) -> keys_pb2.PublicKey:
         """DER, PEM and JWK."""
+        await self._rights.to(call.caller, Action.READ, request.name)
         return wire.public_key(await self._keyring.public_key(request.name))
 
-    async def AttestKey(self, request: keys_pb2.AttestKeyRequest, _call: Call) -> keys_pb2.KeyAttestation:
+    async def AttestKey(self, request: keys_pb2.AttestKeyRequest, call: Call) -> keys_pb2.KeyAttestation:
         """Where a key lives."""
+        await self._rights.to(call.caller, Action.READ, request.name)
         asked = Asked(request.nonce, request.credential_blob, request.encrypted_secret)
         name = (await self._keyring.resolve(request.name)).name
         said = await self._keyring.attest(name, asked)

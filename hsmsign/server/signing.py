@@ -20,18 +20,18 @@ class SigningService:
 
     async def Sign(self, request: signing_pb2.SignRequest, call: Call) -> signing_pb2.SignResponse:
         """One."""
-        return wire.sign_response(await self._pipeline.sign(wire.sign_order(request), call.deadline))
+        return wire.sign_response(await self._pipeline.sign(call.caller, wire.sign_order(request), call.deadline))
 
     async def SignBatch(self, request: signing_pb2.SignBatchRequest, call: Call) -> signing_pb2.SignBatchResponse:
         """Many."""
         groups = [wire.sign_group(group) for group in request.groups]
-        return wire.batch_response(await self._pipeline.sign_batch(groups, call.deadline))
+        return wire.batch_response(await self._pipeline.sign_batch(call.caller, groups, call.deadline))
 
     async def SignStream(self, requests: AsyncIterator[signing_pb2.SignStreamRequest], call: Call) -> None:
         """Many, over a long time."""
         await answer_stream(self._pipeline, self._limits, requests, call)
 
-    async def Verify(self, request: signing_pb2.VerifyRequest, _call: Call) -> signing_pb2.VerifyResponse:
+    async def Verify(self, request: signing_pb2.VerifyRequest, call: Call) -> signing_pb2.VerifyResponse:
         """Check one."""
-        version, valid = await self._pipeline.verify(wire.verify_order(request), request.signature)
+        version, valid = await self._pipeline.verify(call.caller, wire.verify_order(request), request.signature)
         return signing_pb2.VerifyResponse(valid=valid, key_version=version)

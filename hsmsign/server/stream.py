@@ -81,7 +81,10 @@ class _Stream:
         if isinstance(group, HsmsignError):
             return group
         try:
-            return await self._pipeline.sign_message(group, self._call.deadline)
+            caller = self._call.identify()  # a stream may outlive the caller's certificate
+            return await self._pipeline.sign_message(caller, group, self._call.deadline)
+        except HsmsignError as error:
+            return error
         except Exception:  # noqa: BLE001 - the last resort: it is logged, and the caller learns nothing of it
             _log.exception("a request of a stream failed inside")
             return HsmsignError("something went wrong inside the daemon", hint="its log says what")

@@ -1,4 +1,4 @@
-"""From a request to signatures: which key, may it, does the device have room, sign."""
+"""From a request to signatures: which key, may the caller, does the device have room, sign."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from collections.abc import Mapping
 
 from hsmsign.devices.base import Device
 from hsmsign.keyring import Keyring, ResolvedKey
-from hsmsign.model.algorithms import KeyAlgorithm, Scheme
+from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme
+from hsmsign.model.caller import Caller
 from hsmsign.model.device import JobFailure, JobStatus, SignOrder, SignOutcome
 from hsmsign.model.errors import (
     BackendNotFoundError,
     BatchSizeError,
     DeadlineError,
     HsmsignError,
+    NotFoundError,
     QueueFullError,
     VersionStateError,
 )
 from hsmsign.model.limits import Limits
+from hsmsign.policy import Action, Policy
 from hsmsign.signing import inputs as check
 from hsmsign.signing.failures import to_error
 from hsmsign.signing.values import GroupFailure, GroupResult, SignGroup
@@ -31,6 +34,8 @@ _SCHEMES: dict[tuple[KeyAlgorithm, Scheme | None], Scheme] = {
 }
 """What `KeyAlgorithm.scheme` answers, where it answers."""
 
+_ACTIONS = {InputKind.DIGEST: Action.SIGN_DIGEST, InputKind.MESSAGE: Action.SIGN}
+
 
 class SigningPipeline:
     """Signs with whatever device holds the key. Deadlines are seconds of `time.monotonic()`, 0 for none.
@@ -38,21 +43,22 @@ class SigningPipeline:
     Cancelling a call takes what is not yet signed out of the device's queue.
     """
 
-    def __init__(self, keyring: Keyring, devices: Mapping[str, Device], limits: Limits) -> None:
+    def __init__(self, keyring: Keyring, devices: Mapping[str, Device], limits: Limits, policy: Policy) -> None:
         self._keyring = keyring
+        self._policy = policy
         self._devices = devices
         self._limits = limits
         self._verifier = Verifier(limits)
 
-    async def sign(self, group: SignGroup, deadline: float = 0.0) -> GroupResult:
+    async def sign(self, caller: Caller, group: SignGroup, deadline: float = 0.0) -> GroupResult:
         """Sign all inputs of a group; what is wrong with single items stands in the answer.
 
-        Raises what concerns the group as a whole: the key, the scheme, the checksum, the device's queue.
+        Raises what concerns the group as a whole: the right, the key, the scheme, the checksum, the device's queue.
         """
         data = group.inputs
         if not data:
             raise BatchSizeError("the group has no inputs", hint="send at least one")
-        key = self._keyring.cached(group.name) or await self._keyring.resolve(group.name)
+        key = await self._permitted(caller, _ACTIONS[group.kind], group.name)
         if key.state is not VersionState.ENABLED:
             raise not_enabled(key)
         scheme = _SCHEMES.get((key.algorithm, group.scheme)) or key.algorithm.scheme(group.scheme)
@@ -69,7 +75,7 @@ class SigningPipeline:
         return result
 
     async def sign_batch(
-        self, groups: list[SignGroup | HsmsignError], deadline: float = 0.0
+        self, caller: Caller, groups: list[SignGroup | HsmsignError], deadline: float = 0.0
     ) -> list[GroupResult | HsmsignError]:
         """Sign several groups at the same time; the answers in their order, each a result or its error.
 
@@ -78,36 +84,51 @@ class SigningPipeline:
         """
         check.check_sizes(groups, self._limits)
         if len(groups) == 1:
-            return [await self.sign_or_error(groups[0], deadline)]
+            return [await self.sign_or_error(caller, groups[0], deadline)]
         async with asyncio.TaskGroup() as tasks:
-            started = [tasks.create_task(self.sign_or_error(group, deadline)) for group in groups]
+            started = [tasks.create_task(self.sign_or_error(caller, group, deadline)) for group in groups]
         return [task.result() for task in started]
 
-    async def sign_or_error(self, group: SignGroup | HsmsignError, deadline: float) -> GroupResult | HsmsignError:
+    async def sign_or_error(
+        self, caller: Caller, group: SignGroup | HsmsignError, deadline: float
+    ) -> GroupResult | HsmsignError:
         """As `sign`, with the error as the answer."""
         if isinstance(group, HsmsignError):
             return group
         try:
-            return await self.sign(group, deadline)
+            return await self.sign(caller, group, deadline)
         except HsmsignError as error:
             return error
 
-    async def sign_message(self, group: SignGroup, deadline: float) -> GroupResult | HsmsignError:
+    async def sign_message(self, caller: Caller, group: SignGroup, deadline: float) -> GroupResult | HsmsignError:
         """As `sign_or_error`, for a group that is a call of its own: the limits of a batch hold for it."""
         try:
             check.check_sizes([group], self._limits)
         except HsmsignError as error:
             return error
-        return await self.sign_or_error(group, deadline)
+        return await self.sign_or_error(caller, group, deadline)
 
-    async def verify(self, group: SignGroup, signature: bytes) -> tuple[str, bool]:
+    async def verify(self, caller: Caller, group: SignGroup, signature: bytes) -> tuple[str, bool]:
         """Check a signature over the group's one input: the version's name, and whether it is good."""
-        key = self._keyring.cached(group.name) or await self._keyring.resolve(group.name)
+        key = await self._permitted(caller, Action.READ, group.name)
         scheme = key.algorithm.scheme(group.scheme)
         bad = check.failures(scheme, group.kind, group.inputs, self._limits)
         if bad:
             raise bad[0].error
         return key.name, await self._verifier.verify(key.public_key, scheme, group, signature)
+
+    async def _permitted(self, caller: Caller, action: Action, name: str) -> ResolvedKey:
+        """What the name stands for. Raises PermissionDeniedError, also where there is no such key: whoever may not
+        use it does not learn which."""
+        key = self._keyring.cached(name)
+        if key is None:
+            try:
+                key = await self._keyring.resolve(name)
+            except (NotFoundError, VersionStateError):
+                self._policy.require(caller, action, await self._keyring.facts(name))
+                raise
+        self._policy.require(caller, action, key.facts)
+        return key
 
     def _device(self, key: ResolvedKey, items: int, deadline: float) -> Device:
         """The device, if it has room and there is time. Raises DeadlineError, QueueFullError."""

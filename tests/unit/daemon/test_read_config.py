@@ -16,6 +16,7 @@ BACKEND = '[backends.soft]\nkind = "softhsm"\nmodule = "m.so"\ntoken_label = "t"
 def written(folder: Path, text: str) -> Path:
     path = folder / "hsmsign.toml"
     path.write_text(text)
+    (folder / "policy.toml").touch()
     return path
 
 

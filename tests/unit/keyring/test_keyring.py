@@ -22,6 +22,7 @@ from hsmsign.model.errors import (
     ResourceNameError,
     VersionStateError,
 )
+from hsmsign.model.key_facts import KeyFacts
 from hsmsign.store import Store, VersionState
 from tests.support.fake_device import FakeDevice, spki
 
@@ -238,7 +239,7 @@ async def test_many_that_ask_for_one_name_at_once_make_one_read(
 
 def test_the_names_that_were_used_last_are_remembered() -> None:
     cache = ResolvedCache(2)
-    key = ResolvedKey("n", "soft", b"l", P256, VersionState.ENABLED, b"")
+    key = ResolvedKey("n", "soft", b"l", P256, VersionState.ENABLED, b"", KeyFacts("n"))
     for name in ("keys/a", "keys/b"):
         cache.put(name, key, cache.generation)
     cache.get("keys/a")

@@ -7,11 +7,13 @@ import grpc
 import pytest
 
 from hsmsign.keyring import Keyring
+from hsmsign.model.caller import Caller
+from hsmsign.policy import Policy
 from hsmsign.server.app import Application, build
-from hsmsign.server.identity import Caller
 from hsmsign.signing import Limits, SigningPipeline
 from hsmsign.store import Store
 from hsmsign.v1 import backends_pb2_grpc, keys_pb2_grpc, signing_pb2_grpc
+from tests.support import policies
 from tests.support.fake_device import FakeDevice
 
 
@@ -52,13 +54,14 @@ async def daemon(tmp_path, device: FakeDevice, limits: Limits, identify) -> Asyn
     store = Store.open(f"sqlite:///{tmp_path}/store.db")
     devices = {"soft": device}
     keyring = Keyring(store, devices, "soft")
+    policy = Policy(policies.EVERYTHING)
     app = build(
         keyring=keyring,
-        pipeline=SigningPipeline(keyring, devices, limits),
+        pipeline=SigningPipeline(keyring, devices, limits, policy),
+        policy=policy,
         devices=devices,
         default_backend="soft",
         limits=limits,
-        doorman_prefix="hsmsign-nonce",
         version="1.2.3",
         identify=identify,
     )

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import time
 from dataclasses import dataclass, field
 
 import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from hsmsign.keyring import Keyring
-from hsmsign.model.errors import UnauthenticatedError
+from hsmsign.model.errors import ConfigurationError, UnauthenticatedError
+from hsmsign.policy import Policy
 from hsmsign.server.app import build
 from hsmsign.server.identity import Identifier
+from hsmsign.server.revocation import NO_CRLS, read
 from hsmsign.signing import Limits, SigningPipeline
 from hsmsign.store import Store
 from hsmsign.v1 import backends_pb2, backends_pb2_grpc
+from tests.support import policies
+from tests.support.authority import Authority
 from tests.support.fake_device import FakeDevice
 from tests.support.statuses import refusal
 
@@ -36,62 +39,94 @@ class FakeContext:
         return self.auth
 
 
-class Authority:
-    """A CA for an afternoon."""
-
-    def __init__(self) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.certificate = self._make("ca", self.key, [], ca=True)
-
-    def issue(self, *names: x509.GeneralName) -> tuple[bytes, bytes]:
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._make("leaf", key, list(names), ca=False)
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        return pem, certificate.public_bytes(serialization.Encoding.PEM)
-
-    @property
-    def pem(self) -> bytes:
-        return self.certificate.public_bytes(serialization.Encoding.PEM)
-
-    def _make(self, name: str, key, names: list, *, ca: bool) -> x509.Certificate:
-        now = dt.datetime.now(dt.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")]))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca, None), critical=True)
-        )
-        if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return builder.sign(self.key, hashes.SHA256())
-
-
 URI, DNS = x509.UniformResourceIdentifier, x509.DNSName
 
 
-def with_certificate(pem: bytes) -> FakeContext:
-    return FakeContext("ipv4:127.0.0.1:5", {"transport_security_type": [b"ssl"], "x509_pem_cert": [pem]})
+def with_certificate(pem: bytes, version: bytes = b"TLSv1.3") -> FakeContext:
+    return FakeContext("ipv4:127.0.0.1:5", {"ssl_tls_version": [version], "x509_pem_cert": [pem]})
 
 
-def test_a_spiffe_id_comes_before_a_dns_name_and_a_dns_name_before_the_key() -> None:
+def test_a_spiffe_id_comes_first_then_a_dns_name_an_address_the_subject_and_the_key() -> None:
     authority, identify = Authority(), Identifier(None)
-    both = authority.issue(DNS("web.internal"), URI("https://x"), URI("spiffe://corp/web"))[1]
-    assert identify(with_certificate(both)).name == "spiffe://corp/web"
-    dns = authority.issue(URI("https://x"), DNS("Web.internal"), DNS("b"))[1]
-    assert identify(with_certificate(dns)).name == "dns:web.internal"
-    bare = authority.issue()[1]
-    der = (
-        x509.load_pem_x509_certificate(bare)
-        .public_key()
-        .public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
-    assert identify(with_certificate(bare)).name == f"sha256:{hashlib.sha256(der).hexdigest()}"
+
+    def name(*names: x509.GeneralName, subject: str = "leaf") -> str:
+        return identify(with_certificate(authority.issue(*names, subject=subject)[1])).name
+
+    assert name(DNS("web.internal"), URI("https://x"), URI("spiffe://corp/web")) == "spiffe://corp/web"
+    assert name(URI("https://x"), x509.RFC822Name("a@b"), DNS("Web.internal"), DNS("b")) == "dns:web.internal"
+    assert name(x509.RFC822Name("Ann@corp.example")) == "email:ann@corp.example"
+    assert name(subject="Ann, of Corp") == "subject:CN=Ann\\, of Corp"
+    assert name(subject="").startswith("sha256:")
+
+
+def test_every_caller_is_known_by_the_key_of_the_certificate_too() -> None:
+    pem = Authority().issue(URI("spiffe://corp/web"))[1]
+    key = x509.load_pem_x509_certificate(pem).public_key()
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    assert Identifier(None)(with_certificate(pem)).also == (f"sha256:{hashlib.sha256(der).hexdigest()}",)
+
+
+def test_tls_1_2_is_not_enough_unless_that_was_said() -> None:
+    pem = Authority().issue(URI("spiffe://corp/web"))[1]
+    old, unknown = with_certificate(pem, b"TLSv1.2"), with_certificate(pem, b"TLSv1.1")
+    with pytest.raises(UnauthenticatedError, match=r"TLS 1\.3"):
+        Identifier(None)(old)
+    assert Identifier(None, tls12=True)(old).name == "spiffe://corp/web"
+    with pytest.raises(UnauthenticatedError):
+        Identifier(None, tls12=True)(unknown)
+    del old.auth["ssl_tls_version"]
+    with pytest.raises(UnauthenticatedError):
+        Identifier(None, tls12=True)(old)
+
+
+def test_a_certificate_that_ends_while_its_connection_lasts_is_refused() -> None:
+    pem = Authority().issue(URI("spiffe://corp/web"))[1]
+    now = time.time()
+    identify = Identifier(None, clock=lambda: now)
+    assert identify(with_certificate(pem)).name == "spiffe://corp/web"
+    now += 3601
+    with pytest.raises(UnauthenticatedError, match="has expired"):
+        identify(with_certificate(pem))
+
+
+def test_a_revoked_certificate_is_refused_and_so_is_one_of_which_nobody_knows() -> None:
+    authority, other = Authority(), Authority("other")
+    good, bad = authority.issue(DNS("good"))[1], authority.issue(DNS("bad"))[1]
+    now, crls = time.time(), NO_CRLS
+    identify = Identifier(None, crls=lambda: crls, clock=lambda: now)
+    assert identify(with_certificate(bad)).name == "dns:bad"
+    crls = read(authority.crl(bad), [authority.certificate, other.certificate])
+    assert identify(with_certificate(good)).name == "dns:good"
+    with pytest.raises(UnauthenticatedError, match="was revoked"):
+        identify(with_certificate(bad))
+    with pytest.raises(UnauthenticatedError, match="no CRL of who issued"):
+        identify(with_certificate(other.issue(DNS("unknown"))[1]))
+    now += 3590
+    crls = read(authority.crl(lasts=dt.timedelta(seconds=60)), [authority.certificate])
+    with pytest.raises(UnauthenticatedError, match="out of date"):
+        identify(with_certificate(good))
+
+
+def test_a_crl_that_nobody_known_signed_is_refused() -> None:
+    authority, impostor = Authority(), Authority()
+    with pytest.raises(ConfigurationError, match="signed by none"):
+        read(impostor.crl(), [authority.certificate])
+    with pytest.raises(ConfigurationError, match="signed by none"):
+        read(Authority("other").crl(), [authority.certificate])
+    with pytest.raises(ConfigurationError, match="no CRL"):
+        read(b"nothing", [authority.certificate])
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read(authority.crl().replace(b"MI", b"XX", 1), [authority.certificate])
+
+
+def test_a_crl_of_a_part_of_the_certificates_is_refused() -> None:
+    authority = Authority()
+    now = dt.datetime.now(dt.UTC)
+    builder = x509.CertificateRevocationListBuilder().issuer_name(authority.certificate.subject)
+    builder = builder.last_update(now).next_update(now + dt.timedelta(hours=1))
+    delta = builder.add_extension(x509.DeltaCRLIndicator(1), critical=True).sign(authority.key, hashes.SHA256())
+    with pytest.raises(ConfigurationError, match="of a kind that is not known"):
+        read(delta.public_bytes(serialization.Encoding.PEM), [authority.certificate])
 
 
 def test_two_spiffe_ids_are_nobody() -> None:
@@ -107,7 +142,7 @@ def test_a_certificate_that_cannot_be_read_is_nobody() -> None:
 
 @pytest.mark.parametrize("peer", ["unix-abstract:nonce/1000/100/7/1", "unix-abstract:nonce%2F1000/100/7/1"])
 def test_a_unix_caller_is_its_user(peer: str) -> None:
-    assert Identifier("nonce")(FakeContext(peer)).name == "unix:1000"
+    assert Identifier("nonce")(FakeContext(peer)).names == ("unix:1000", "unix-group:100")
 
 
 @pytest.mark.parametrize(
@@ -149,13 +184,14 @@ async def server(tmp_path):
         heard.append(identifier(context))
         return heard[-1]
 
+    policy = Policy(policies.EVERYTHING)
     app = build(
         keyring=keyring,
-        pipeline=SigningPipeline(keyring, {"soft": device}, Limits()),
+        pipeline=SigningPipeline(keyring, {"soft": device}, Limits(), policy),
+        policy=policy,
         devices={"soft": device},
         default_backend="soft",
         limits=Limits(),
-        doorman_prefix="nonce",
         version="1",
         identify=identify,
     )

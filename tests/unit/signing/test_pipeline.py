@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from hsmsign.keyring import Keyring
 from hsmsign.model import tpm
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
+from hsmsign.model.caller import Caller
 from hsmsign.model.device import JobFailure, JobStatus
 from hsmsign.model.errors import (
     AlgorithmMismatchError,
@@ -28,12 +29,15 @@ from hsmsign.model.errors import (
     SchemeMissingError,
     VersionStateError,
 )
+from hsmsign.policy import Policy
 from hsmsign.signing import Limits, SignGroup, SigningPipeline
 from hsmsign.signing.failures import to_error
 from hsmsign.store import Store, VersionState
+from tests.support import policies
 from tests.support.fake_device import FakeDevice
 
 DIGEST = hashlib.sha256(b"hello").digest()
+CALLER = Caller("test")
 LIMITS = Limits(max_message_bytes=100, max_batch_items=10, max_batch_bytes=500, max_in_flight=20)
 
 
@@ -54,7 +58,7 @@ async def keyring(tmp_path, device: FakeDevice):
 
 @pytest.fixture
 def pipeline(keyring: Keyring, device: FakeDevice) -> SigningPipeline:
-    return SigningPipeline(keyring, {"soft": device}, LIMITS)
+    return SigningPipeline(keyring, {"soft": device}, LIMITS, Policy(policies.EVERYTHING))
 
 
 def group(*inputs: bytes, name: str = "keys/ecdsa-p256", **more) -> SignGroup:
@@ -69,7 +73,7 @@ def verify_p256(device: FakeDevice, signature: bytes, digest: bytes) -> None:
 
 async def test_good_digests_are_signed_in_their_order(pipeline: SigningPipeline, device: FakeDevice) -> None:
     digests = [hashlib.sha256(bytes([number])).digest() for number in range(5)]
-    result = await pipeline.sign(group(*digests))
+    result = await pipeline.sign(CALLER, group(*digests))
     assert (result.key_version, result.scheme) == ("keys/ecdsa-p256/versions/1", Scheme.ECDSA_P256_SHA256)
     for signature, digest in zip(result.signatures, digests, strict=True):
         verify_p256(device, signature, digest)
@@ -80,7 +84,7 @@ async def test_good_digests_are_signed_in_their_order(pipeline: SigningPipeline,
 async def test_a_digest_of_the_wrong_length_spoils_only_itself(
     pipeline: SigningPipeline, device: FakeDevice, bad: bytes
 ) -> None:
-    result = await pipeline.sign(group(DIGEST, bad, DIGEST))
+    result = await pipeline.sign(CALLER, group(DIGEST, bad, DIGEST))
     assert [failure.index for failure in result.failures] == [1]
     assert isinstance(result.failures[0].error, DigestLengthError)
     assert result.signatures[1] == b""
@@ -90,7 +94,7 @@ async def test_a_digest_of_the_wrong_length_spoils_only_itself(
 
 
 async def test_digests_that_are_all_of_one_wrong_length_all_fail(pipeline: SigningPipeline, device: FakeDevice) -> None:
-    result = await pipeline.sign(group(b"x" * 48, b"y" * 48))
+    result = await pipeline.sign(CALLER, group(b"x" * 48, b"y" * 48))
     assert [failure.index for failure in result.failures] == [0, 1]
     assert device.orders == []
 
@@ -99,7 +103,7 @@ async def test_digests_that_are_all_of_one_wrong_length_all_fail(pipeline: Signi
 async def test_a_message_that_is_empty_or_too_long_spoils_only_itself(
     pipeline: SigningPipeline, device: FakeDevice, bad: bytes
 ) -> None:
-    result = await pipeline.sign(group(bad, b"hello", kind=InputKind.MESSAGE))
+    result = await pipeline.sign(CALLER, group(bad, b"hello", kind=InputKind.MESSAGE))
     assert [(failure.index, type(failure.error)) for failure in result.failures] == [(0, MessageSizeError)]
     verify_p256(device, result.signatures[1], DIGEST)
 
@@ -108,7 +112,7 @@ async def test_failures_of_the_device_keep_their_places_beside_bad_inputs(
     pipeline: SigningPipeline, device: FakeDevice
 ) -> None:
     device.failing = JobFailure(1, JobStatus.DEVICE_ERROR, 0x30)
-    result = await pipeline.sign(group(b"bad", DIGEST, b"bad", DIGEST, DIGEST))
+    result = await pipeline.sign(CALLER, group(b"bad", DIGEST, b"bad", DIGEST, DIGEST))
     assert [(failure.index, failure.error.reason) for failure in result.failures] == [
         (0, "DIGEST_LENGTH"),
         (2, "DIGEST_LENGTH"),
@@ -120,19 +124,19 @@ async def test_failures_of_the_device_keep_their_places_beside_bad_inputs(
 
 async def test_an_ed25519_key_signs_messages_only(pipeline: SigningPipeline, device: FakeDevice) -> None:
     with pytest.raises(MessageRequiredError):
-        await pipeline.sign(group(DIGEST, name="keys/ed25519"))
-    result = await pipeline.sign(group(b"hello", name="keys/ed25519", kind=InputKind.MESSAGE))
+        await pipeline.sign(CALLER, group(DIGEST, name="keys/ed25519"))
+    result = await pipeline.sign(CALLER, group(b"hello", name="keys/ed25519", kind=InputKind.MESSAGE))
     device.things[3].private.public_key().verify(result.signatures[0], b"hello")
 
 
 async def test_a_key_with_several_schemes_must_be_told_which(pipeline: SigningPipeline) -> None:
     with pytest.raises(SchemeMissingError):
-        await pipeline.sign(group(DIGEST, name="keys/rsa-2048"))
+        await pipeline.sign(CALLER, group(DIGEST, name="keys/rsa-2048"))
     with pytest.raises(AlgorithmMismatchError):
-        await pipeline.sign(group(DIGEST, name="keys/rsa-2048", scheme=Scheme.ECDSA_P256_SHA256))
+        await pipeline.sign(CALLER, group(DIGEST, name="keys/rsa-2048", scheme=Scheme.ECDSA_P256_SHA256))
     with pytest.raises(AlgorithmMismatchError):
-        await pipeline.sign(group(DIGEST, scheme=Scheme.ED25519))
-    result = await pipeline.sign(group(b"x" * 64, name="keys/rsa-2048", scheme=Scheme.RSA_PSS_SHA512))
+        await pipeline.sign(CALLER, group(DIGEST, scheme=Scheme.ED25519))
+    result = await pipeline.sign(CALLER, group(b"x" * 64, name="keys/rsa-2048", scheme=Scheme.RSA_PSS_SHA512))
     assert len(result.signatures[0]) == 256
 
 
@@ -140,50 +144,50 @@ async def test_a_checksum_that_does_not_fit_ends_the_group_before_the_device(
     pipeline: SigningPipeline, device: FakeDevice
 ) -> None:
     good = google_crc32c.value(DIGEST + DIGEST)
-    assert (await pipeline.sign(group(DIGEST, DIGEST, crc32c=good))).failures == []
+    assert (await pipeline.sign(CALLER, group(DIGEST, DIGEST, crc32c=good))).failures == []
     with pytest.raises(InputCorruptedError):
-        await pipeline.sign(group(DIGEST, DIGEST, crc32c=good ^ 1))
+        await pipeline.sign(CALLER, group(DIGEST, DIGEST, crc32c=good ^ 1))
     with pytest.raises(InputCorruptedError):
-        await pipeline.sign(group(DIGEST, crc32c=0))
+        await pipeline.sign(CALLER, group(DIGEST, crc32c=0))
     assert len(device.orders) == 1
 
 
 async def test_a_disabled_or_destroyed_version_does_not_sign(
     pipeline: SigningPipeline, keyring: Keyring, device: FakeDevice
 ) -> None:
-    await pipeline.sign(group(DIGEST))
+    await pipeline.sign(CALLER, group(DIGEST))
     await keyring.update_version("keys/ecdsa-p256/versions/1", VersionState.DISABLED)
     with pytest.raises(VersionStateError, match="disabled"):
-        await pipeline.sign(group(DIGEST))
+        await pipeline.sign(CALLER, group(DIGEST))
     await keyring.update_version("keys/ecdsa-p256/versions/1", VersionState.ENABLED)
-    await pipeline.sign(group(DIGEST))
+    await pipeline.sign(CALLER, group(DIGEST))
     await keyring.destroy("keys/ecdsa-p256/versions/1")
     with pytest.raises(VersionStateError, match="destroyed"):
-        await pipeline.sign(group(DIGEST, name="keys/ecdsa-p256/versions/1"))
+        await pipeline.sign(CALLER, group(DIGEST, name="keys/ecdsa-p256/versions/1"))
     assert len(device.orders) == 2
 
 
 async def test_a_deadline_that_has_passed_asks_no_device(pipeline: SigningPipeline, device: FakeDevice) -> None:
     with pytest.raises(DeadlineError):
-        await pipeline.sign(group(DIGEST), time.monotonic() - 1)
+        await pipeline.sign(CALLER, group(DIGEST), time.monotonic() - 1)
     assert device.orders == []
     deadline = time.monotonic() + 60
-    await pipeline.sign(group(DIGEST), deadline)
+    await pipeline.sign(CALLER, group(DIGEST), deadline)
     assert device.orders[0].deadline == deadline
 
 
 async def test_a_device_with_enough_to_do_takes_no_more(pipeline: SigningPipeline, device: FakeDevice) -> None:
     device.flying = 19
-    await pipeline.sign(group(DIGEST))
+    await pipeline.sign(CALLER, group(DIGEST))
     with pytest.raises(QueueFullError) as caught:
-        await pipeline.sign(group(DIGEST, DIGEST))
+        await pipeline.sign(CALLER, group(DIGEST, DIGEST))
     assert caught.value.retry_after
 
 
 async def test_a_batch_answers_every_group_in_its_place(pipeline: SigningPipeline, device: FakeDevice) -> None:
     unread = AlgorithmMismatchError("a", "b", ())
     results = await pipeline.sign_batch(
-        [group(DIGEST), group(DIGEST, name="keys/none"), unread, group(), group(b"bad", DIGEST)]
+        CALLER, [group(DIGEST), group(DIGEST, name="keys/none"), unread, group(), group(b"bad", DIGEST)]
     )
     assert isinstance(results[1], KeyNotFoundError)
     assert results[2] is unread
@@ -206,7 +210,7 @@ async def test_a_batch_that_is_empty_or_too_large_is_refused_as_a_whole(
     pipeline: SigningPipeline, device: FakeDevice, groups: list[SignGroup]
 ) -> None:
     with pytest.raises(BatchSizeError):
-        await pipeline.sign_batch(groups)
+        await pipeline.sign_batch(CALLER, groups)
     assert device.orders == []
 
 
@@ -270,21 +274,21 @@ async def test_a_signature_verifies_and_an_altered_one_does_not(
 ) -> None:
     data = DIGEST if kind is InputKind.DIGEST else b"hello"
     asked = group(data, name=f"keys/{name}", scheme=scheme, kind=kind, format=form)
-    signature = (await pipeline.sign(asked)).signatures[0]
-    assert await pipeline.verify(asked, signature) == (f"keys/{name}/versions/1", True)
+    signature = (await pipeline.sign(CALLER, asked)).signatures[0]
+    assert await pipeline.verify(CALLER, asked, signature) == (f"keys/{name}/versions/1", True)
     altered = signature[:-1] + bytes([signature[-1] ^ 1])
     for wrong in (altered, signature[:-1], signature + b"\0", b"", b"\xff" * len(signature), bytes(len(signature))):
-        assert await pipeline.verify(asked, wrong) == (f"keys/{name}/versions/1", False)
+        assert await pipeline.verify(CALLER, asked, wrong) == (f"keys/{name}/versions/1", False)
     other = replace(asked, inputs=[bytes([data[0] ^ 1]) + data[1:]])
-    assert await pipeline.verify(other, signature) == (f"keys/{name}/versions/1", False)
+    assert await pipeline.verify(CALLER, other, signature) == (f"keys/{name}/versions/1", False)
     await keyring.destroy(f"keys/{name}")
     asked.name += "/versions/1"
-    assert await pipeline.verify(asked, signature) == (f"keys/{name}/versions/1", True)
+    assert await pipeline.verify(CALLER, asked, signature) == (f"keys/{name}/versions/1", True)
 
 
 async def test_a_digest_of_the_wrong_length_is_not_verified(pipeline: SigningPipeline) -> None:
     with pytest.raises(DigestLengthError):
-        await pipeline.verify(group(b"x"), b"signature")
+        await pipeline.verify(CALLER, group(b"x"), b"signature")
 
 
 async def test_public_keys_are_those_of_the_device(keyring: Keyring, device: FakeDevice) -> None:

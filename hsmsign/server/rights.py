@@ -1,0 +1,53 @@
+"""May this caller do that? Asked before anything else is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hsmsign.keyring import Key, Keyring
+from hsmsign.model.algorithms import KeyAlgorithm
+from hsmsign.model.caller import Caller
+from hsmsign.model.errors import PermissionDeniedError
+from hsmsign.model.key_facts import KeyFacts
+from hsmsign.model.names import KeyName
+from hsmsign.policy import Action, Policy
+
+
+class Rights:
+    """The policy, asked about key handles. Every method raises PermissionDeniedError."""
+
+    def __init__(self, policy: Policy, keyring: Keyring) -> None:
+        self._policy = policy
+        self._keyring = keyring
+
+    async def to(self, caller: Caller, action: Action, name: str) -> None:
+        """To do that with a key or a version, whether there is one or not."""
+        self._policy.require(caller, action, await self._keyring.facts(name))
+
+    def to_make(
+        self, caller: Caller, key_id: str, labels: Mapping[str, str], algorithm: KeyAlgorithm | None, *, adopt: bool
+    ) -> None:
+        """To make a key with this name and these labels; to adopt one, which may be any object of the token."""
+        facts = KeyFacts.of(KeyName(key_id).id, labels, algorithm)
+        self._policy.require(caller, Action.CREATE, facts)
+        if adopt:
+            self._policy.require(caller, Action.ADMIN, facts)
+
+    async def to_label(self, caller: Caller, name: str, labels: Mapping[str, str]) -> None:
+        """To give a key these labels instead of those that it has: rights may hang on both."""
+        facts = await self._keyring.facts(name)
+        self._policy.require(caller, Action.ADMIN, facts)
+        self._policy.require(caller, Action.ADMIN, KeyFacts.of(facts.id, labels, facts.algorithm))
+
+    def sees(self, caller: Caller, key: Key) -> bool:
+        """Whether a list of keys shows this one."""
+        return self._policy.decide(caller, Action.READ, key.facts).allowed
+
+    def to_anything(self, caller: Caller) -> None:
+        """To anything at all."""
+        if not self._policy.knows(caller):
+            raise PermissionDeniedError(
+                f"{caller.name} may do nothing here",
+                hint="no rule of the policy is about this caller",
+                metadata={"principal": caller.name},
+            )
