@@ -14,7 +14,8 @@ from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.caller import Caller
 from hsmsign.model.errors import ConfigurationError
 from hsmsign.model.key_facts import KeyFacts
-from hsmsign.policy import Action, Decision, Policy, Rule, RuleSet, reading
+from hsmsign.policy import Action, Decision, Limit, Policy, Rule, RuleSet, reading
+from hsmsign.policy.patterns import matcher
 
 _KEYLESS = frozenset({Action.AUDIT})
 
@@ -73,7 +74,8 @@ def check(
     judge = Policy(rules, clock=lambda: moment)
     decision = judge.decide(caller, asked, facts)
     about = judge.explain(caller, asked, facts)
-    session.show(_plain(decision, about), lambda: _lines(decision, about, caller, rules))
+    limits = [one for one in rules.limits if facts is not None and _limits(one, caller, facts, asked)]
+    session.show(_plain(decision, about, limits), lambda: _lines(decision, about, limits, caller, rules))
     if not decision.allowed:
         context.exit(EX_NO)
 
@@ -117,7 +119,19 @@ def _count(rules: RuleSet) -> str:
     return f"good, {allowing} rules that allow and {len(rules.rules) - allowing} that deny"
 
 
-def _plain(decision: Decision, about: list[tuple[Action, Rule, str]]) -> dict[str, object]:
+def _limits(limit: Limit, caller: Caller, key: KeyFacts, action: Action) -> bool:
+    """Whether the limit is about such signatures."""
+    signs = action in (Action.SIGN, Action.SIGN_DIGEST)
+    return signs and any(map(matcher(limit.principals), caller.names)) and matcher(limit.keys)(key.id)
+
+
+def _in_words(limit: Limit) -> str:
+    said = [f"{limit.rate:g} a second, {limit.burst} at once"] if limit.rate else []
+    said += [f"{limit.concurrency} under way"] if limit.concurrency else []
+    return f"{', '.join(said)}, per {limit.per.value}"
+
+
+def _plain(decision: Decision, about: list[tuple[Action, Rule, str]], limits: list[Limit]) -> dict[str, object]:
     return {
         "allowed": decision.allowed,
         "rule": decision.rule.place if decision.rule else None,
@@ -131,6 +145,7 @@ def _plain(decision: Decision, about: list[tuple[Action, Rule, str]]) -> dict[st
             }
             for right, rule, obstacle in about
         ],
+        "limits": [{"limit": limit.place, "words": _in_words(limit)} for limit in limits],
     }
 
 
@@ -142,7 +157,9 @@ def _unless(obstacle: str) -> str:
     return f" not here: {obstacle}" if obstacle else ""
 
 
-def _lines(decision: Decision, about: list[tuple[Action, Rule, str]], caller: Caller, rules: RuleSet) -> list[str]:
+def _lines(
+    decision: Decision, about: list[tuple[Action, Rule, str]], limits: list[Limit], caller: Caller, rules: RuleSet
+) -> list[str]:
     if decision.rule is not None:
         verdict = f"{'allowed' if decision.allowed else 'DENIED'} by {decision.rule.place}"
     else:
@@ -152,4 +169,5 @@ def _lines(decision: Decision, about: list[tuple[Action, Rule, str]], caller: Ca
         lines.append(f"  no rule of {rules.source} is about {caller.name}")
     for right, rule, obstacle in about:
         lines.append(f"  {right.value}: {rule.place} {'allows' if rule.allows else 'denies'} it{_unless(obstacle)}")
+    lines.extend(f"  limited by {limit.place}: {_in_words(limit)}" for limit in limits)
     return lines

@@ -38,6 +38,8 @@ class LimitsTable(Table):
     max_request_bytes: Bytes = 20 << 20
     stream_window: Count = 1024
     max_in_flight: Count = 65_536
+    max_in_flight_per_caller: Count = 32_768
+    max_calls_per_caller: Count = 1024
 
 
 class Server(Table):

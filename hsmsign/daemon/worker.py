@@ -34,7 +34,7 @@ from hsmsign.server.doorman import Doorman, harden_process
 from hsmsign.server.identity import Identifier
 from hsmsign.server.revocation import NO_CRLS
 from hsmsign.server.tls_files import TlsFiles
-from hsmsign.signing import SigningPipeline
+from hsmsign.signing import Admission, SigningPipeline
 from hsmsign.store import Store
 
 _BEAT = 1.0
@@ -73,7 +73,13 @@ class Worker:
         policy = Policy(config.policy)
         application = build(
             keyring=keyring,
-            pipeline=SigningPipeline(keyring, devices, config.limits, policy),
+            pipeline=SigningPipeline(
+                keyring,
+                devices,
+                config.limits,
+                policy,
+                Admission(config.policy.limits, config.limits.max_in_flight_per_caller),
+            ),
             policy=policy,
             devices=devices,
             default_backend=config.default_backend,

@@ -63,6 +63,7 @@ class Link:
         c.scheme = order.scheme.value
         c.kind = order.kind.value
         c.format = order.format.value
+        c.flow = order.flow
         locator = _ffi.from_buffer("uint8_t[]", order.locator)
         c.locator, c.locator_len = locator, len(order.locator)
         lengths = _ffi.NULL

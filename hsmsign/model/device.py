@@ -107,6 +107,10 @@ class DeviceKey:
     """RFC 7512 `pkcs11:` URI without a PIN; empty where the device has no such thing."""
 
 
+FLOWS = 256
+"""HSM_FLOWS of native/core/frame.h."""
+
+
 @dataclass(frozen=True, slots=True)
 class SignOrder:
     """Many signatures with one key and one scheme: the unit that crosses the process wall.
@@ -121,6 +125,8 @@ class SignOrder:
     format: SignatureFormat
     inputs: list[bytes] = field(repr=False)
     deadline: float = 0.0
+    flow: int = 0
+    """Whose work it is, a number below FLOWS: flows take turns on the device."""
 
 
 class JobStatus(enum.IntEnum):

@@ -243,6 +243,12 @@ class ResourceExhaustedError(HsmsignError):
     code = "RESOURCE_EXHAUSTED"
 
 
+class CallerLimitError(ResourceExhaustedError):
+    """The caller has as much under way, or asks as often, as it may."""
+
+    reason = "CALLER_LIMIT"
+
+
 class QueueFullError(ResourceExhaustedError):
     """The device has as much waiting work as it may have."""
 

@@ -21,3 +21,7 @@ class Limits:
     """Inputs of one stream that are not answered yet; then the stream is read no further."""
     max_in_flight: int = 65_536
     """Signatures of all callers that wait for, or are under way on, one device."""
+    max_in_flight_per_caller: int = 32_768
+    """Of those, one caller's, over all devices; a call of more gets in alone."""
+    max_calls_per_caller: int = 1024
+    """Calls of one caller that are under way."""

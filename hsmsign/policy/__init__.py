@@ -6,6 +6,6 @@
 from __future__ import annotations
 
 from hsmsign.policy.policy import Decision, Policy
-from hsmsign.policy.rules import Action, Hours, Rule, RuleSet
+from hsmsign.policy.rules import Action, Hours, Limit, LimitScope, Rule, RuleSet
 
-__all__ = ["Action", "Decision", "Hours", "Policy", "Rule", "RuleSet"]
+__all__ = ["Action", "Decision", "Hours", "Limit", "LimitScope", "Policy", "Rule", "RuleSet"]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
 from hsmsign.model.caller import Caller
 from hsmsign.model.errors import PermissionDeniedError
 from hsmsign.model.key_facts import KeyFacts
+from hsmsign.policy.patterns import matcher
 from hsmsign.policy.rules import Action, Hours, Rule, RuleSet
 
 _REMEMBERED = 65_536
@@ -102,9 +102,9 @@ class _Compiled:
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
-        self._principals = _pattern(rule.principals)
-        self._keys = None if "*" in rule.keys else _pattern(rule.keys)
-        self._labels = tuple((label, _pattern((pattern,))) for label, pattern in rule.labels)
+        self._principals = matcher(rule.principals)
+        self._keys = None if "*" in rule.keys else matcher(rule.keys)
+        self._labels = tuple((label, matcher((pattern,))) for label, pattern in rule.labels)
         self._about_keys = self._keys is not None or bool(rule.labels) or bool(rule.algorithms)
 
     def is_about(self, caller: Caller) -> bool:
@@ -134,13 +134,6 @@ class _Compiled:
             if label not in labels or not matches(labels[label]):
                 return f"about keys with the label {label}={pattern}"
         return ""
-
-
-def _pattern(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """Whether a text matches one of them, whole; `*` stands for any text, nothing else is special."""
-    parts = ["".join(".*" if part == "*" else re.escape(part) for part in re.split(r"(\*)", one)) for one in patterns]
-    compiled = re.compile("|".join(f"(?:{part})" for part in parts), re.DOTALL)
-    return lambda text: compiled.fullmatch(text) is not None
 
 
 def _holds(hours: Hours, now: float) -> bool:

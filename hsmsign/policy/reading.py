@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -13,13 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.errors import ConfigurationError
-from hsmsign.policy.rules import Action, Hours, Rule, RuleSet
+from hsmsign.policy.rules import Action, Hours, Limit, LimitScope, Rule, RuleSet
 
 _Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _DAYS: tuple[_Day, ...] = get_args(_Day)
+_RATE = re.compile(r"[1-9][0-9]{0,8}/(s|min|h)")
+_SECONDS = {"s": 1, "min": 60, "h": 3600}
 _ROLE = "role:"
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
-_HEADER = re.compile(r"^\s*\[\[\s*(allow|deny)\s*\]\]\s*(?:#.*)?$")
+_HEADER = re.compile(r"^\s*\[\[\s*(allow|deny|limit)\s*\]\]\s*(?:#.*)?$")
 _SCHEMES = ("spiffe://", "dns:", "email:", "subject:", "sha256:", "unix:", "unix-group:")
 
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=512)]
@@ -56,6 +59,16 @@ class _Hours(_Table):
         return Hours(days, _minutes(self.start), _minutes(self.end), self.zone)
 
 
+def _names(principals: tuple[str, ...]) -> tuple[str, ...]:
+    for principal in principals:
+        check_principal(principal)
+    return principals
+
+
+def _ids(keys: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(key.removeprefix("keys/") for key in keys)
+
+
 class _Rule(_Table):
     """[[allow]] or [[deny]]"""
 
@@ -67,17 +80,40 @@ class _Rule(_Table):
     hours: _Hours | None = None
     note: str = ""
 
-    @field_validator("principals")
-    @classmethod
-    def _names(cls, principals: tuple[str, ...]) -> tuple[str, ...]:
-        for principal in principals:
-            check_principal(principal)
-        return principals
+    _check_names = field_validator("principals")(_names)
+    _check_ids = field_validator("keys")(_ids)
 
-    @field_validator("keys")
-    @classmethod
-    def _ids(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(key.removeprefix("keys/") for key in keys)
+
+class _Limit(_Table):
+    """[[limit]]"""
+
+    principals: Annotated[tuple[Pattern, ...], Field(min_length=1)]
+    keys: Annotated[tuple[Pattern, ...], Field(min_length=1)] = ("*",)
+    per: LimitScope = LimitScope.BOTH
+    rate: str = ""
+    burst: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    note: str = ""
+
+    _check_names = field_validator("principals")(_names)
+    _check_ids = field_validator("keys")(_ids)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.rate and self.concurrency is None:
+            raise ValueError('it limits nothing: say rate = "100/s", concurrency = 50, or both')
+        if self.rate and not _RATE.fullmatch(self.rate):
+            raise ValueError(f"{self.rate!r} is no rate: say 100/s, 600/min or 1000/h")
+        if self.burst is not None and not self.rate:
+            raise ValueError("a burst wants a rate")
+        return self
+
+    def a_second(self) -> float:
+        """The rate in signatures a second; 0: none."""
+        if not self.rate:
+            return 0.0
+        number, _, unit = self.rate.partition("/")
+        return int(number) / _SECONDS[unit]
 
 
 class _File(_Table):
@@ -86,6 +122,7 @@ class _File(_Table):
     roles: dict[RoleName, Annotated[tuple[Pattern, ...], Field(min_length=1)]] = {}
     allow: tuple[_Rule, ...] = ()
     deny: tuple[_Rule, ...] = ()
+    limit: tuple[_Limit, ...] = ()
 
     @model_validator(mode="after")
     def _known_roles(self) -> Self:
@@ -94,13 +131,17 @@ class _File(_Table):
                 if member.startswith(_ROLE):
                     raise ValueError(f"role {role!r} has a role as a member; name its principals")
                 check_principal(member)
-        for rule in (*self.allow, *self.deny):
+        tables: tuple[_Rule | _Limit, ...] = (*self.allow, *self.deny, *self.limit)
+        for rule in tables:
             for principal in rule.principals:
                 role = principal.removeprefix(_ROLE)
                 if role != principal and role not in self.roles:
                     near = difflib.get_close_matches(role, self.roles, n=1)
                     raise ValueError(f"there is no role {role!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
         return self
+
+
+_TABLES: dict[str | int, type[_Table]] = {"allow": _Rule, "deny": _Rule, "limit": _Limit}
 
 
 def check_principal(name: str, *, pattern: bool = True) -> None:
@@ -127,15 +168,16 @@ def read(path: Path) -> RuleSet:
     except ValidationError as error:
         problems = "; ".join(_explain(problem["loc"], problem["type"], problem["msg"]) for problem in error.errors())
         raise ConfigurationError(f"the policy {path}: {problems}", hint="see docs/policy.md") from None
-    return RuleSet(str(path), _rules(file, path.name, text))
+    return RuleSet(str(path), _rules(file, path.name, text), _limits(file, path.name, text))
 
 
 def _explain(location: tuple[int | str, ...], kind: str, message: str) -> str:
     # "allow.0.actions" is the first [[allow]]: count as people do
     place = ".".join(f"{part + 1}" if isinstance(part, int) else part for part in location)
     if kind == "extra_forbidden":
-        known = _Rule.model_fields if location[0] in ("allow", "deny") else _File.model_fields
-        names = [field.alias or name for name, field in (_Hours.model_fields if "hours" in location else known).items()]
+        table: type[_Table] = _TABLES.get(location[0], _File) if len(location) > 1 else _File
+        fields = _Hours.model_fields if "hours" in location else table.model_fields
+        names = [field.alias or name for name, field in fields.items()]
         near = difflib.get_close_matches(str(location[-1]), names, n=1)
         return f"unknown key {place!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
     message = message.removeprefix("Value error, ")
@@ -159,7 +201,22 @@ def _rules(file: _File, name: str, text: str) -> tuple[Rule, ...]:
     )
 
 
-def _members(file: _File, rule: _Rule) -> tuple[str, ...]:
+def _limits(file: _File, name: str, text: str) -> tuple[Limit, ...]:
+    return tuple(
+        Limit(
+            place=place,
+            principals=_members(file, limit),
+            keys=limit.keys,
+            per=limit.per,
+            rate=limit.a_second(),
+            burst=limit.burst or max(1, math.ceil(limit.a_second())),
+            concurrency=limit.concurrency or 0,
+        )
+        for limit, place in zip(file.limit, _places("limit", len(file.limit), name, text), strict=True)
+    )
+
+
+def _members(file: _File, rule: _Rule | _Limit) -> tuple[str, ...]:
     """Its principals, roles replaced by who has them."""
     found: list[str] = []
     for principal in rule.principals:

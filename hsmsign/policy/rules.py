@@ -62,6 +62,33 @@ class Rule:
     hours: Hours | None = None
 
 
+class LimitScope(enum.Enum):
+    """What a limit is counted for. The value is the word in a policy."""
+
+    PRINCIPAL = "principal"
+    """Each caller, all its keys together."""
+    KEY = "key"
+    """Each key, all its callers together."""
+    BOTH = "principal-and-key"
+    """Each caller with each key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How much those who match something may have signed with keys that match."""
+
+    place: str
+    principals: tuple[str, ...]
+    keys: tuple[str, ...]
+    per: LimitScope
+    rate: float = 0.0
+    """Signatures a second; 0: any."""
+    burst: int = 0
+    """Signatures that may come at once after a pause."""
+    concurrency: int = 0
+    """Signatures under way; 0: any."""
+
+
 @dataclass(frozen=True, slots=True)
 class RuleSet:
     """A whole policy."""
@@ -69,3 +96,4 @@ class RuleSet:
     source: str
     """The file it was read from."""
     rules: tuple[Rule, ...]
+    limits: tuple[Limit, ...] = ()

@@ -58,7 +58,7 @@ def build(
 ) -> Application:
     """Put all services on a server. Needs a running event loop."""
     server = grpc.aio.server(options=_options(limits))
-    guard = Guard(identify)
+    guard = Guard(identify, limits.max_calls_per_caller)
     rights = Rights(policy, keyring)
     services = {
         keys_pb2.DESCRIPTOR.services_by_name["KeyService"]: KeyService(keyring, rights),

@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from hsmsign.model.caller import Caller
-from hsmsign.model.errors import HsmsignError, InvalidArgumentError, UnavailableError
+from hsmsign.model.errors import CallerLimitError, HsmsignError, InvalidArgumentError, UnavailableError
 from hsmsign.server.errors import abort
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -52,8 +52,11 @@ class Call:
 class Guard:
     """Stands around every method of the servicers that are given to `handlers`."""
 
-    def __init__(self, identify: Identify) -> None:
+    def __init__(self, identify: Identify, max_calls: int) -> None:
+        """`max_calls`: of one caller that may be under way."""
         self._identify = identify
+        self._max_calls = max_calls
+        self._calls: dict[str, int] = {}
         self._log = structlog.get_logger("hsmsign.server").bind()
         self._prefix = os.urandom(4).hex()
         self._numbers = itertools.count(1)
@@ -97,7 +100,7 @@ class Guard:
         caller: Caller | None = None
         self._active += 1
         try:
-            caller = self._identify(context)
+            caller = self._enter(self._identify(context))
             if self.drained.is_set():
                 raise UnavailableError("the daemon is stopping", hint="connect again", retry_after=1.0)
             left = context.time_remaining()
@@ -119,11 +122,33 @@ class Guard:
             self._note(method, context, caller, "OK", started)
             return answer
         finally:
+            if caller is not None:
+                self._leave(caller)
             self._active -= 1
             if not self._active:
                 self._idle.set()
         await self._fail(method, context, caller, failure, started)
         return None
+
+    def _enter(self, caller: Caller) -> Caller:
+        """Count a call. Raises CallerLimitError, and then nothing is counted."""
+        calls = self._calls.get(caller.name, 0)
+        if calls >= self._max_calls:
+            raise CallerLimitError(
+                f"{caller.name} has {calls} calls under way, and may have no more",
+                hint="wait for some of them; see server.limits.max_calls_per_caller",
+                metadata={"principal": caller.name},
+                retry_after=0.1,
+            )
+        self._calls[caller.name] = calls + 1
+        return caller
+
+    def _leave(self, caller: Caller) -> None:
+        left = self._calls[caller.name] - 1
+        if left:
+            self._calls[caller.name] = left
+        else:
+            del self._calls[caller.name]
 
     async def _fail(
         self, method: str, context: Context, caller: Caller | None, error: HsmsignError, started: float

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from collections.abc import Mapping
 
 from hsmsign.devices.base import Device
 from hsmsign.keyring import Keyring, ResolvedKey
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme
 from hsmsign.model.caller import Caller
-from hsmsign.model.device import JobFailure, JobStatus, SignOrder, SignOutcome
+from hsmsign.model.device import FLOWS, JobFailure, JobStatus, SignOrder, SignOutcome
 from hsmsign.model.errors import (
     BackendNotFoundError,
     BatchSizeError,
@@ -23,6 +24,7 @@ from hsmsign.model.errors import (
 from hsmsign.model.limits import Limits
 from hsmsign.policy import Action, Policy
 from hsmsign.signing import inputs as check
+from hsmsign.signing.admission import Admission
 from hsmsign.signing.failures import to_error
 from hsmsign.signing.values import GroupFailure, GroupResult, SignGroup
 from hsmsign.signing.verify import Verifier
@@ -43,9 +45,17 @@ class SigningPipeline:
     Cancelling a call takes what is not yet signed out of the device's queue.
     """
 
-    def __init__(self, keyring: Keyring, devices: Mapping[str, Device], limits: Limits, policy: Policy) -> None:
+    def __init__(
+        self,
+        keyring: Keyring,
+        devices: Mapping[str, Device],
+        limits: Limits,
+        policy: Policy,
+        admission: Admission,
+    ) -> None:
         self._keyring = keyring
         self._policy = policy
+        self._admission = admission
         self._devices = devices
         self._limits = limits
         self._verifier = Verifier(limits)
@@ -65,10 +75,10 @@ class SigningPipeline:
         check.check_crc(data, group.crc32c)
         bad = check.failures(scheme, group.kind, data, self._limits)
         if bad:
-            return await self._without(bad, key, scheme, group, deadline)
-        outcome = await self._device(key, len(data), deadline).sign(
-            SignOrder(key.locator, scheme, group.kind, group.format, data, deadline)
-        )
+            return await self._without(caller, bad, key, scheme, group, deadline)
+        order = SignOrder(key.locator, scheme, group.kind, group.format, data, deadline, _flow(caller))
+        with self._admission.admit(caller, key.facts, len(data)):
+            outcome = await self._device(key, len(data), deadline).sign(order)
         result = GroupResult(key.name, scheme, outcome.signatures)
         if outcome.failures:
             result.failures = _failures(outcome.failures, key)
@@ -150,7 +160,13 @@ class SigningPipeline:
         return device
 
     async def _without(
-        self, bad: list[GroupFailure], key: ResolvedKey, scheme: Scheme, group: SignGroup, deadline: float
+        self,
+        caller: Caller,
+        bad: list[GroupFailure],
+        key: ResolvedKey,
+        scheme: Scheme,
+        group: SignGroup,
+        deadline: float,
     ) -> GroupResult:
         """Sign the good items of a group that has bad ones."""
         spoilt = {failure.index for failure in bad}
@@ -158,13 +174,19 @@ class SigningPipeline:
         outcome = SignOutcome([])
         if good:
             data = [group.inputs[index] for index in good]
-            order = SignOrder(key.locator, scheme, group.kind, group.format, data, deadline)
-            outcome = await self._device(key, len(data), deadline).sign(order)
+            order = SignOrder(key.locator, scheme, group.kind, group.format, data, deadline, _flow(caller))
+            with self._admission.admit(caller, key.facts, len(data)):
+                outcome = await self._device(key, len(data), deadline).sign(order)
         signatures = [b""] * len(group.inputs)
         for index, signature in zip(good, outcome.signatures, strict=True):
             signatures[index] = signature
         moved = [GroupFailure(good[one.index], one.error) for one in _failures(outcome.failures, key)]
         return GroupResult(key.name, scheme, signatures, sorted([*bad, *moved], key=lambda failure: failure.index))
+
+
+def _flow(caller: Caller) -> int:
+    """Callers take turns on a device; two of them may share one."""
+    return zlib.crc32(caller.name.encode()) % FLOWS
 
 
 def not_enabled(key: ResolvedKey) -> VersionStateError:

@@ -26,7 +26,7 @@ hsm_status hsm_order_parse(const struct hsm_frame_header *header, const uint8_t 
     if (header->type != HSM_FRAME_ORDER || hsm_frame_check(header) != HSM_OK)
         return HSM_E_FRAME;
     memcpy(&out->head, body, sizeof out->head);
-    if (out->head.reserved != 0 || out->head.locator_len == 0 || out->head.locator_len > HSM_LOCATOR_MAX)
+    if (out->head.flow >= HSM_FLOWS || out->head.locator_len == 0 || out->head.locator_len > HSM_LOCATOR_MAX)
         return HSM_E_FRAME;
 
     size_t lengths_at = (sizeof out->head + out->head.locator_len + 3u) & ~(size_t)3;

@@ -42,6 +42,7 @@ struct hsm_frame_header { /* 24 bytes; `length` bytes of body follow */
 
 #define HSM_FRAME_MAX (72u << 20)   /* a batch at the daemon's default limits fits with room to spare */
 #define HSM_ORDER_MAX_ITEMS 65536u
+#define HSM_FLOWS 256u
 #define HSM_LOCATOR_MAX 1024u     /* the wrapped blob of a TPM's RSA-3072 key */
 #define HSM_SIGNATURE_MAX 512u      /* RSA-4096; the largest DER ECDSA signature (P-521) has 139 bytes */
 
@@ -53,7 +54,7 @@ struct hsm_order_head {  /* 16 bytes */
     uint8_t kind;          /* InputKind: 0 digest, 1 message */
     uint8_t format;        /* SignatureFormat: 0 DER, 1 raw */
     uint16_t locator_len;  /* 1..HSM_LOCATOR_MAX */
-    uint16_t reserved;     /* 0 */
+    uint16_t flow;         /* of a connection, whose work it is: flows take turns. 0..HSM_FLOWS - 1 */
 };
 
 /* body of DONE: struct hsm_result results[count], then the signatures without gaps, in that order */

@@ -28,6 +28,7 @@ typedef struct hsm_order {
     uint8_t kind;
     uint8_t format;
     uint16_t locator_len;
+    uint16_t flow;          /* whose work it is: flows take turns. 0..HSM_FLOWS - 1 */
     const uint8_t *locator;
     uint32_t count;
     const uint32_t *lengths; /* count of them; or NULL, then each input has inputs_len / count bytes */

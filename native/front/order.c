@@ -6,7 +6,7 @@
 int hsm_order_fits(const hsm_order *from)
 {
     if (from->count == 0 || from->count > HSM_ORDER_MAX_ITEMS || from->locator == NULL || from->locator_len == 0 ||
-        from->locator_len > HSM_LOCATOR_MAX || (from->inputs == NULL && from->inputs_len > 0))
+        from->locator_len > HSM_LOCATOR_MAX || from->flow >= HSM_FLOWS || (from->inputs == NULL && from->inputs_len > 0))
         return 0;
     if (from->inputs_len > HSM_FRAME_MAX - sizeof(struct hsm_order_head) - HSM_LOCATOR_MAX - 4 -
                                (size_t)from->count * sizeof(uint32_t))
@@ -35,6 +35,7 @@ static void write_frame(struct order *order, const hsm_order *from, size_t lengt
         .kind = from->kind,
         .format = from->format,
         .locator_len = from->locator_len,
+        .flow = from->flow,
     };
     uint8_t *body = order->frame + sizeof header;
     memcpy(order->frame, &header, sizeof header);

@@ -70,7 +70,7 @@ static bool too_late(const struct hsm_conn *conn, const struct hsm_order *order)
     uint64_t now = hsm_now_ns();
     const uint64_t slice = HSM_SLICE_NS / pool->pace_ns + 1;
     const uint32_t a_turn = slice < HSM_CHUNK_MAX ? (uint32_t)slice : HSM_CHUNK_MAX;
-    const uint64_t until_done = hsm_queue_until_done(&pool->queue, &conn->lane, order->view.count, a_turn);
+    const uint64_t until_done = hsm_queue_until_done(&pool->queue, &conn->lane, &order->view, a_turn);
     return deadline > now && (deadline - now) / pool->pace_ns < until_done;
 }
 

@@ -13,7 +13,9 @@ void hsm_queue_init(struct hsm_queue *queue)
 void hsm_lane_init(struct hsm_lane *lane)
 {
     memset(lane, 0, sizeof *lane);
-    TAILQ_INIT(&lane->orders);
+    TAILQ_INIT(&lane->flows);
+    for (uint32_t i = 0; i < HSM_FLOWS; i++)
+        TAILQ_INIT(&lane->all_flows[i].orders);
 }
 
 struct hsm_order *hsm_order_new(size_t bytes)
@@ -50,6 +52,31 @@ static void lose_turn(struct hsm_queue *queue, struct hsm_lane *lane)
     lane->has_turn = false;
 }
 
+/* An order that has spans again, or for the first time, waits in its flow: behind the others, or in front of them. */
+static void join(struct hsm_order *order, bool in_front)
+{
+    struct hsm_flow *flow = order->flow;
+    if (in_front)
+        TAILQ_INSERT_HEAD(&flow->orders, order, turn);
+    else
+        TAILQ_INSERT_TAIL(&flow->orders, order, turn);
+    if (flow->waiting++ > 0)
+        return;
+    TAILQ_INSERT_TAIL(&order->lane->flows, flow, turn);
+    order->lane->waiting++;
+}
+
+/* It waits no more, and neither does its flow where it was the last of it. */
+static void leave(struct hsm_order *order)
+{
+    struct hsm_flow *flow = order->flow;
+    TAILQ_REMOVE(&flow->orders, order, turn);
+    if (--flow->waiting > 0)
+        return;
+    TAILQ_REMOVE(&order->lane->flows, flow, turn);
+    order->lane->waiting--;
+}
+
 static void free_if_over(struct hsm_order *order)
 {
     if (order->in_hand > 0 || !TAILQ_EMPTY(&order->spans))
@@ -65,14 +92,14 @@ static void free_if_over(struct hsm_order *order)
 void hsm_queue_add(struct hsm_queue *queue, struct hsm_lane *lane, struct hsm_order *order)
 {
     order->lane = lane;
+    order->flow = &lane->all_flows[order->view.head.flow];
     order->whole = (struct hsm_span){.first = 0, .count = order->view.count, .offset = 0, .attempts = 0};
     TAILQ_INSERT_TAIL(&order->spans, &order->whole, link);
     struct hsm_order **at = bucket(lane, order->id);
     order->same_bucket = *at;
     *at = order;
     lane->bytes += order->bytes;
-    TAILQ_INSERT_TAIL(&lane->orders, order, turn);
-    lane->waiting++;
+    join(order, false);
     give_turn(queue, lane);
     queue->waiting += order->view.count;
 }
@@ -88,7 +115,8 @@ bool hsm_queue_take(struct hsm_queue *queue, uint32_t sessions, struct hsm_chunk
     struct hsm_lane *lane = TAILQ_FIRST(&queue->lanes);
     if (lane == NULL)
         return false;
-    struct hsm_order *order = TAILQ_FIRST(&lane->orders);
+    struct hsm_flow *flow = TAILQ_FIRST(&lane->flows);
+    struct hsm_order *order = TAILQ_FIRST(&flow->orders);
     struct hsm_span *span = TAILQ_FIRST(&order->spans);
     uint32_t share = queue->waiting / (2 * sessions);
     uint32_t count = share > HSM_CHUNK_MAX ? HSM_CHUNK_MAX : share > 1 ? share : 1;
@@ -108,23 +136,30 @@ bool hsm_queue_take(struct hsm_queue *queue, uint32_t sessions, struct hsm_chunk
     order->in_hand++;
     lane->in_hand++;
 
-    TAILQ_REMOVE(&lane->orders, order, turn);
-    if (!TAILQ_EMPTY(&order->spans))
-        TAILQ_INSERT_TAIL(&lane->orders, order, turn);
-    else
-        lane->waiting--;
+    /* each goes behind its kind: the order in its flow, the flow in its lane, the lane among the others */
+    const bool more = !TAILQ_EMPTY(&order->spans);
+    leave(order);
+    if (more)
+        join(order, false);
+    if (flow->waiting > 0) {
+        TAILQ_REMOVE(&lane->flows, flow, turn);
+        TAILQ_INSERT_TAIL(&lane->flows, flow, turn);
+    }
     lose_turn(queue, lane);
-    if (!TAILQ_EMPTY(&lane->orders))
+    if (lane->waiting > 0)
         give_turn(queue, lane);
     return true;
 }
 
-uint64_t hsm_queue_until_done(const struct hsm_queue *queue, const struct hsm_lane *lane, uint32_t count,
-                              uint32_t a_turn)
+uint64_t hsm_queue_until_done(const struct hsm_queue *queue, const struct hsm_lane *lane,
+                              const struct hsm_order_view *view, uint32_t a_turn)
 {
+    const struct hsm_flow *flow = &lane->all_flows[view->head.flow];
     const uint64_t lanes = (uint64_t)queue->lanes_waiting + !lane->has_turn;
-    const uint64_t turns = (count + (uint64_t)a_turn - 1) / a_turn * (lane->waiting + UINT64_C(1)) * lanes;
-    const uint64_t all = (uint64_t)queue->waiting + count;
+    const uint64_t flows = (uint64_t)lane->waiting + (flow->waiting == 0);
+    const uint64_t rounds = ((uint64_t)view->count + a_turn - 1) / a_turn;
+    const uint64_t turns = rounds * (flow->waiting + UINT64_C(1)) * flows * lanes;
+    const uint64_t all = (uint64_t)queue->waiting + view->count;
     return turns < all / a_turn ? turns * a_turn : all;
 }
 
@@ -141,10 +176,8 @@ bool hsm_queue_give_back(struct hsm_queue *queue, const struct hsm_chunk *part)
         return false;
     *span = (struct hsm_span){
         .first = part->first, .count = part->count, .offset = part->offset, .attempts = part->attempts};
-    if (TAILQ_EMPTY(&order->spans)) {
-        TAILQ_INSERT_HEAD(&lane->orders, order, turn);
-        lane->waiting++;
-    }
+    if (TAILQ_EMPTY(&order->spans))
+        join(order, true);
     TAILQ_INSERT_HEAD(&order->spans, span, link);
     give_turn(queue, lane);
     queue->waiting += part->count;
@@ -172,9 +205,8 @@ void hsm_queue_withdraw(struct hsm_queue *queue, struct hsm_order *order, struct
     struct hsm_lane *lane = order->lane;
     TAILQ_INIT(out);
     if (!TAILQ_EMPTY(&order->spans)) {
-        TAILQ_REMOVE(&lane->orders, order, turn);
-        lane->waiting--;
-        if (TAILQ_EMPTY(&lane->orders))
+        leave(order);
+        if (lane->waiting == 0)
             lose_turn(queue, lane);
     }
     TAILQ_CONCAT(out, &order->spans, link);
@@ -197,11 +229,14 @@ void hsm_spans_free(struct hsm_order *order, struct hsm_spans *spans)
 struct hsm_order *hsm_queue_expired(struct hsm_queue *queue, uint64_t now_ns)
 {
     struct hsm_lane *lane;
+    struct hsm_flow *flow;
     struct hsm_order *order;
     TAILQ_FOREACH(lane, &queue->lanes, turn) {
-        TAILQ_FOREACH(order, &lane->orders, turn) {
-            if (order->view.head.deadline_ns != 0 && order->view.head.deadline_ns <= now_ns)
-                return order;
+        TAILQ_FOREACH(flow, &lane->flows, turn) {
+            TAILQ_FOREACH(order, &flow->orders, turn) {
+                if (order->view.head.deadline_ns != 0 && order->view.head.deadline_ns <= now_ns)
+                    return order;
+            }
         }
     }
     return NULL;
@@ -210,8 +245,8 @@ struct hsm_order *hsm_queue_expired(struct hsm_queue *queue, uint64_t now_ns)
 void hsm_queue_close(struct hsm_queue *queue, struct hsm_lane *lane)
 {
     lane->closed = true;
-    while (!TAILQ_EMPTY(&lane->orders)) {
-        struct hsm_order *order = TAILQ_FIRST(&lane->orders);
+    while (!TAILQ_EMPTY(&lane->flows)) {
+        struct hsm_order *order = TAILQ_FIRST(&TAILQ_FIRST(&lane->flows)->orders);
         struct hsm_chunk all = {order, 0, 0, 0, 0};
         struct hsm_spans spans;
         hsm_queue_withdraw(queue, order, &spans);

@@ -1,4 +1,5 @@
-/* Orders that wait, fairly: a turn for each connection, in it a turn for each order, in it a few items.
+/* Orders that wait, fairly: a turn for each connection, in it a turn for each flow (whose work it is), in it a turn
+ * for each order, in it a few items.
  *
  * Nothing here locks: the pool's lock is held at every call. An order's view and body do not change once it
  * was added, so that who has a chunk of it in hand may read them without the lock. */
@@ -30,9 +31,10 @@ TAILQ_HEAD(hsm_spans, hsm_span);
 
 /* An order and its body, one piece of memory. Freed when nothing of it waits and nothing is in hand. */
 struct hsm_order {
-    TAILQ_ENTRY(hsm_order) turn; /* in lane->orders while it has spans */
+    TAILQ_ENTRY(hsm_order) turn; /* in flow->orders while it has spans */
     struct hsm_order *same_bucket;
     struct hsm_lane *lane;
+    struct hsm_flow *flow;
     struct hsm_spans spans;
     struct hsm_span whole; /* the span it begins with */
     uint64_t id;
@@ -43,13 +45,21 @@ struct hsm_order {
     _Alignas(8) uint8_t body[];
 };
 
+/* The orders of one flow that have spans. */
+struct hsm_flow {
+    TAILQ_ENTRY(hsm_flow) turn; /* in lane->flows while it has orders */
+    TAILQ_HEAD(, hsm_order) orders;
+    uint32_t waiting; /* orders */
+};
+
 /* What the queue knows of a connection. All zeros but for hsm_lane_init. */
 struct hsm_lane {
     TAILQ_ENTRY(hsm_lane) turn;
-    TAILQ_HEAD(, hsm_order) orders; /* with spans */
+    TAILQ_HEAD(, hsm_flow) flows; /* with orders that have spans */
+    struct hsm_flow all_flows[HSM_FLOWS];
     struct hsm_order *buckets[HSM_LANE_BUCKETS]; /* every order that is not freed, by id */
     size_t bytes;     /* of all its orders */
-    uint32_t waiting; /* orders in `orders` */
+    uint32_t waiting; /* flows in `flows` */
     uint32_t in_hand; /* chunks */
     bool has_turn;
     bool closed;
@@ -83,10 +93,10 @@ void hsm_queue_add(struct hsm_queue *queue, struct hsm_lane *lane, struct hsm_or
  * that they end together. False where nothing waits. hsm_queue_finish ends it. */
 bool hsm_queue_take(struct hsm_queue *queue, uint32_t sessions, struct hsm_chunk *out);
 
-/* How many items are signed, at most, until an order of `count` that is added to the lane now is done, where nobody
+/* How many items are signed, at most, until an order that is added to the lane now is done, where nobody
  * comes after it and one session signs `a_turn` items at a time. */
-uint64_t hsm_queue_until_done(const struct hsm_queue *queue, const struct hsm_lane *lane, uint32_t count,
-                              uint32_t a_turn);
+uint64_t hsm_queue_until_done(const struct hsm_queue *queue, const struct hsm_lane *lane,
+                              const struct hsm_order_view *view, uint32_t a_turn);
 
 /* Puts items of a chunk that is in hand back, in front. False where the order was cancelled (then the caller
  * answers) or memory is short (likewise). Of a closed lane they are dropped, and that is true. */

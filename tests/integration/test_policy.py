@@ -7,6 +7,7 @@ import ipaddress
 import signal
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,13 @@ from cryptography import x509
 
 from hsmsign.client import Client, TlsFiles, connect
 from hsmsign.model.algorithms import InputKind
-from hsmsign.model.errors import HsmsignError, KeyNotFoundError, PermissionDeniedError, UnauthenticatedError
+from hsmsign.model.errors import (
+    CallerLimitError,
+    HsmsignError,
+    KeyNotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 from tests.support.authority import Authority
 from tests.support.daemon import Daemon, eventually, hsmsign
 
@@ -216,3 +223,42 @@ def test_a_policy_with_a_mistake_changes_nothing_and_a_good_one_does(site: Site,
         site.policy.write_text(good)
         site.daemon.kill("supervisor", signal.SIGHUP)
         eventually(lambda: _signs(web))
+
+
+def test_a_caller_that_comes_too_often_is_told_when_to_come_again(site: Site, tmp_path: Path) -> None:
+    good = site.policy.read_text()
+    limited = '\n[[limit]]\nprincipals = ["spiffe://corp/web/slow"]\nrate = "2/h"\nconcurrency = 5\n'
+    with site.client(tmp_path / "a", site.certificate("web/slow")) as slow:
+        site.policy.write_text(good + limited)
+        site.daemon.kill("supervisor", signal.SIGHUP)
+        with pytest.raises(CallerLimitError) as refused:
+            eventually(lambda: not slow.sign("keys/web-1", message=b"x"))
+        assert refused.value.retry_after is not None
+        assert 600 < refused.value.retry_after <= 1800
+        assert "policy.toml:" in refused.value.message
+        with site.client(tmp_path / "b", site.certificate("web/1")) as web:
+            web.sign("keys/web-1", message=b"x")
+    site.policy.write_text(good)
+    site.daemon.kill("supervisor", signal.SIGHUP)
+
+
+def test_a_noisy_caller_does_not_make_a_quiet_one_wait_for_its_end(site: Site, tmp_path: Path) -> None:
+    quiet_pair = site.certificate("web/1")
+    with (
+        site.client(tmp_path / "a", site.certificate("batch")) as noisy,
+        site.client(tmp_path / "b", quiet_pair) as quiet,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        quiet.sign("keys/web-1", message=b"x")
+        loads = [pool.submit(noisy.sign_batch, "keys/many", [bytes(32)] * 20_000) for _ in range(2)]
+        eventually(lambda: noisy_waits(site) > 8000)
+        quiet.sign("keys/web-1", message=b"x")
+        assert not any(load.done() for load in loads)
+        for load in loads:
+            assert load.result().errors == {}
+
+
+def noisy_waits(site: Site) -> int:
+    """Signatures that wait for the device."""
+    with site.daemon.client() as owner:
+        return owner.backends()[0].in_flight

@@ -55,7 +55,7 @@ static void lengths_that_do_not_fit_the_body_are_refused(void)
     CHECK(with_change(24 + 12, 2, 0) == HSM_E_FRAME); /* locator_len */
     CHECK(with_change(24 + 12, 2, HSM_LOCATOR_MAX + 1) == HSM_E_FRAME);
     CHECK(with_change(24 + 12, 2, 400) == HSM_E_FRAME);
-    CHECK(with_change(24 + 14, 2, 1) == HSM_E_FRAME); /* reserved */
+    CHECK(with_change(24 + 14, 2, HSM_FLOWS) == HSM_E_FRAME);
     CHECK(with_change(24 + 24, 4, 33) == HSM_E_FRAME);
     CHECK(with_change(24 + 24, 4, 31) == HSM_E_FRAME);
     CHECK(with_change(24 + 24, 4, 0xffffffff) == HSM_E_FRAME);

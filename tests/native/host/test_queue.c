@@ -4,10 +4,10 @@
 static const uint8_t locator[] = {1, 'k', 0};
 static struct hsm_queue queue;
 
-static struct hsm_order *add(struct hsm_lane *lane, uint64_t id, uint32_t count, uint64_t deadline)
+static struct hsm_order *add_to(struct hsm_lane *lane, uint16_t flow, uint64_t id, uint32_t count, uint64_t deadline)
 {
     size_t len;
-    struct hsm_order_head head = {deadline, HSM_ECDSA_P256_SHA256, 0, 0, 0, 0};
+    struct hsm_order_head head = {deadline, HSM_ECDSA_P256_SHA256, 0, 0, 0, flow};
     uint8_t *frame = order_frame(id, locator, sizeof locator, head, count, 32, 0, &len);
     struct hsm_frame_header header;
     memcpy(&header, frame, sizeof header);
@@ -19,6 +19,11 @@ static struct hsm_order *add(struct hsm_lane *lane, uint64_t id, uint32_t count,
     hsm_queue_add(&queue, lane, order);
     free(frame);
     return order;
+}
+
+static struct hsm_order *add(struct hsm_lane *lane, uint64_t id, uint32_t count, uint64_t deadline)
+{
+    return add_to(lane, 0, id, count, deadline);
 }
 
 static struct hsm_chunk take(void)
@@ -52,6 +57,28 @@ static void orders_and_connections_take_turns(void)
     hsm_queue_close(&queue, &a);
     hsm_queue_close(&queue, &b);
     CHECK(queue.waiting == 0 && a.bytes == 0 && b.bytes == 0);
+}
+
+static void a_flow_of_many_orders_gets_no_more_turns_than_one_of_few(void)
+{
+    static struct hsm_lane lane;
+    hsm_queue_init(&queue);
+    hsm_lane_init(&lane);
+    struct hsm_order *noisy[20];
+    for (uint64_t i = 0; i < 20; i++)
+        noisy[i] = add_to(&lane, 7, i + 1, 1000, 0);
+    struct hsm_order *quiet = add_to(&lane, HSM_FLOWS - 1, 99, 64, 0);
+    struct hsm_order *expected[] = {noisy[0], quiet, noisy[1], quiet, noisy[2], noisy[3]};
+    for (int i = 0; i < 6; i++) {
+        struct hsm_chunk chunk = take();
+        CHECK(chunk.order == expected[i] && chunk.count == 32);
+        hsm_queue_finish(&queue, &chunk);
+    }
+    struct hsm_chunk chunk = take(); /* given back, it is the first of its flow again */
+    CHECK(chunk.order == noisy[4] && hsm_queue_give_back(&queue, &chunk));
+    hsm_queue_finish(&queue, &chunk);
+    hsm_queue_close(&queue, &lane);
+    CHECK(queue.waiting == 0 && lane.waiting == 0 && lane.bytes == 0);
 }
 
 static void the_last_items_are_shared_out(void)
@@ -155,34 +182,48 @@ static void only_orders_whose_time_is_over_expire(void)
     CHECK(hsm_queue_expired(&queue, 1000) == NULL);
 }
 
+static uint64_t until_done(const struct hsm_lane *lane, uint16_t flow, uint32_t count, uint32_t a_turn)
+{
+    const struct hsm_order_view view = {.head = {.flow = flow}, .count = count};
+    return hsm_queue_until_done(&queue, lane, &view, a_turn);
+}
+
 static void how_long_an_order_takes_follows_from_the_turns(void)
 {
     struct hsm_lane a, b;
     hsm_queue_init(&queue);
     hsm_lane_init(&a);
     hsm_lane_init(&b);
-    CHECK(hsm_queue_until_done(&queue, &a, 100, 8) == 100); /* nobody else */
+    CHECK(until_done(&a, 0, 100, 8) == 100); /* nobody else */
     add(&a, 1, 1000, 0);
-    CHECK(hsm_queue_until_done(&queue, &a, 1, 8) == 16);     /* a turn for each */
-    CHECK(hsm_queue_until_done(&queue, &a, 20, 8) == 48);
-    CHECK(hsm_queue_until_done(&queue, &a, 2000, 8) == 3000); /* never more than all there is */
+    CHECK(until_done(&a, 0, 1, 8) == 16);     /* a turn for each */
+    CHECK(until_done(&a, 0, 20, 8) == 48);
+    CHECK(until_done(&a, 0, 2000, 8) == 3000); /* never more than all there is */
+    CHECK(until_done(&a, 9, 8, 8) == 16); /* the same for another flow */
+    add(&a, 2, 1000, 0);
+    CHECK(until_done(&a, 0, 8, 8) == 24); /* within a flow orders take turns */
+    CHECK(until_done(&a, 9, 8, 8) == 16);
+    hsm_queue_close(&queue, &a);
+    hsm_lane_init(&a);
+    add(&a, 1, 1000, 0);
     add(&b, 1, 1, 0);
-    CHECK(hsm_queue_until_done(&queue, &a, 1, 8) == 32);
-    CHECK(hsm_queue_until_done(&queue, &b, 1, 1) == 4);
+    CHECK(until_done(&a, 0, 1, 8) == 32);
+    CHECK(until_done(&b, 0, 1, 1) == 4);
     struct hsm_chunk chunk = take();
     CHECK(chunk.order->lane == &a && hsm_queue_give_back(&queue, &chunk));
     hsm_queue_finish(&queue, &chunk);
-    CHECK(hsm_queue_until_done(&queue, &b, 1, 1) == 4);
+    CHECK(until_done(&b, 0, 1, 1) == 4);
     hsm_queue_close(&queue, &a);
-    CHECK(hsm_queue_until_done(&queue, &b, 1, 1) == 2);
+    CHECK(until_done(&b, 0, 1, 1) == 2);
     hsm_queue_close(&queue, &b);
-    CHECK(hsm_queue_until_done(&queue, &b, 1, 1) == 1);
+    CHECK(until_done(&b, 0, 1, 1) == 1);
 }
 
 int main(void)
 {
     int passed = 0;
     RUN(orders_and_connections_take_turns);
+    RUN(a_flow_of_many_orders_gets_no_more_turns_than_one_of_few);
     RUN(the_last_items_are_shared_out);
     RUN(every_item_is_taken_once);
     RUN(what_is_given_back_of_a_cancelled_order_is_for_the_giver_to_answer);

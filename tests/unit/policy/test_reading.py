@@ -9,7 +9,7 @@ import pytest
 
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.errors import ConfigurationError
-from hsmsign.policy import Action, Hours, reading
+from hsmsign.policy import Action, Hours, Limit, LimitScope, reading
 
 GOOD = """
 [roles]
@@ -53,8 +53,22 @@ def test_a_policy_becomes_its_rules_with_their_lines(tmp_path: Path) -> None:
 
 def test_the_example_of_the_documentation_is_a_policy(tmp_path: Path) -> None:
     text = (Path(__file__).parents[3] / "docs" / "policy.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert [rule.allows for rule in reading.read(written(tmp_path, example)).rules] == [True, True, False]
+    examples = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    policy = reading.read(written(tmp_path, "\n".join(examples)))
+    assert [rule.allows for rule in policy.rules] == [True, True, False]
+    assert [limit.rate for limit in policy.limits] == [200.0]
+
+
+def test_limits_are_read_in_signatures_a_second(tmp_path: Path) -> None:
+    text = (
+        '[[limit]]\nprincipals = ["*"]\nrate = "600/min"\n'
+        '[[limit]]\nprincipals = ["unix:1"]\nkeys = ["keys/web-*"]\nper = "key"\n'
+        'rate = "1/h"\nburst = 7\nconcurrency = 3\n'
+    )
+    assert reading.read(written(tmp_path, text)).limits == (
+        Limit("policy.toml:1", ("*",), ("*",), LimitScope.BOTH, 10.0, 10),
+        Limit("policy.toml:4", ("unix:1",), ("web-*",), LimitScope.KEY, 1 / 3600, 7, 3),
+    )
 
 
 def test_rules_written_in_another_way_are_counted(tmp_path: Path) -> None:
@@ -85,6 +99,13 @@ def test_an_empty_policy_is_one_that_allows_nothing(tmp_path: Path) -> None:
         (RULE + 'hours = { from = "18:00", to = "08:00", zone = "UTC" }\n', "end before they begin"),
         (RULE + 'hours = { zone = "Europe/Bern" }\n', "no time zone"),
         (RULE + 'hours = { zone = "../../etc/passwd" }\n', "no time zone"),
+        ('[[limit]]\nprincipals = ["*"]\n', "it limits nothing"),
+        ('[[limit]]\nprincipals = ["*"]\nrate = "fast"\n', "no rate"),
+        ('[[limit]]\nprincipals = ["*"]\nrate = "0/s"\n', "no rate"),
+        ('[[limit]]\nprincipals = ["*"]\nconcurrency = 4\nburst = 5\n', "a burst wants a rate"),
+        ('[[limit]]\nprincipals = ["*"]\nrate = "5/s"\nper = "host"\n', "limit.1.per"),
+        ('[[limit]]\nprincipals = ["role:web"]\nrate = "5/s"\n', "no role 'web'"),
+        ('[[limit]]\nprincipal = ["*"]\nrate = "5/s"\n', "did you mean 'principals'?"),
         (RULE + 'hours = { day = ["mon"], zone = "UTC" }\n', "did you mean 'days'?"),
     ],
 )

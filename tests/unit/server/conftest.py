@@ -10,7 +10,7 @@ from hsmsign.keyring import Keyring
 from hsmsign.model.caller import Caller
 from hsmsign.policy import Policy
 from hsmsign.server.app import Application, build
-from hsmsign.signing import Limits, SigningPipeline
+from hsmsign.signing import Admission, Limits, SigningPipeline
 from hsmsign.store import Store
 from hsmsign.v1 import backends_pb2_grpc, keys_pb2_grpc, signing_pb2_grpc
 from tests.support import policies
@@ -57,7 +57,7 @@ async def daemon(tmp_path, device: FakeDevice, limits: Limits, identify) -> Asyn
     policy = Policy(policies.EVERYTHING)
     app = build(
         keyring=keyring,
-        pipeline=SigningPipeline(keyring, devices, limits, policy),
+        pipeline=SigningPipeline(keyring, devices, limits, policy, Admission((), limits.max_in_flight_per_caller)),
         policy=policy,
         devices=devices,
         default_backend="soft",

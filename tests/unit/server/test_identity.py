@@ -18,7 +18,7 @@ from hsmsign.policy import Policy
 from hsmsign.server.app import build
 from hsmsign.server.identity import Identifier
 from hsmsign.server.revocation import NO_CRLS, read
-from hsmsign.signing import Limits, SigningPipeline
+from hsmsign.signing import Admission, Limits, SigningPipeline
 from hsmsign.store import Store
 from hsmsign.v1 import backends_pb2, backends_pb2_grpc
 from tests.support import policies
@@ -187,7 +187,7 @@ async def server(tmp_path):
     policy = Policy(policies.EVERYTHING)
     app = build(
         keyring=keyring,
-        pipeline=SigningPipeline(keyring, {"soft": device}, Limits(), policy),
+        pipeline=SigningPipeline(keyring, {"soft": device}, Limits(), policy, Admission((), 1000)),
         policy=policy,
         devices={"soft": device},
         default_backend="soft",

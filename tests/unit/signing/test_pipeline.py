@@ -30,7 +30,7 @@ from hsmsign.model.errors import (
     VersionStateError,
 )
 from hsmsign.policy import Policy
-from hsmsign.signing import Limits, SignGroup, SigningPipeline
+from hsmsign.signing import Admission, Limits, SignGroup, SigningPipeline
 from hsmsign.signing.failures import to_error
 from hsmsign.store import Store, VersionState
 from tests.support import policies
@@ -58,7 +58,7 @@ async def keyring(tmp_path, device: FakeDevice):
 
 @pytest.fixture
 def pipeline(keyring: Keyring, device: FakeDevice) -> SigningPipeline:
-    return SigningPipeline(keyring, {"soft": device}, LIMITS, Policy(policies.EVERYTHING))
+    return SigningPipeline(keyring, {"soft": device}, LIMITS, Policy(policies.EVERYTHING), Admission((), 1000))
 
 
 def group(*inputs: bytes, name: str = "keys/ecdsa-p256", **more) -> SignGroup:
