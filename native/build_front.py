@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cffi import FFI
 
-HEADERS = ("native/core/status.h", "native/front/front.h")
+HEADERS = ("native/core/status.h", "native/core/harden.h", "native/front/front.h")
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
 GENERATED_NEEDS = ["-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wno-cast-function-type"]
 """Warnings of the C that cffi writes, not of ours: `make -C native` compiles ours with more of them."""
@@ -20,8 +20,12 @@ ffi = FFI()
 ffi.cdef("\n".join(re.sub(r"^#.*$", "", Path(header).read_text(), flags=re.MULTILINE) for header in HEADERS))
 ffi.set_source(
     "hsmsign._native._front",
-    '#include "native/front/front.h"\n',
-    sources=["native/core/harden.c", *sorted(str(path) for path in Path("native/front").glob("*.c"))],
+    '#include "native/core/harden.h"\n#include "native/front/front.h"\n',
+    sources=[
+        "native/core/filter.c",
+        "native/core/harden.c",
+        *sorted(str(path) for path in Path("native/front").glob("*.c")),
+    ],
     depends=sorted(str(path) for path in Path("native").glob("*/*.h")),
     include_dirs=["."],
     libraries=["pthread"],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cffi import FFI
 
-HEADERS = ("native/core/status.h", "native/host/host.h")
+HEADERS = ("native/core/status.h", "native/core/harden.h", "native/host/host.h")
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
 GENERATED_NEEDS = ["-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wno-cast-function-type"]
 """Warnings of the C that cffi writes, not of ours: `make -C native` compiles ours with more of them."""
@@ -25,7 +25,7 @@ ffi = FFI()
 ffi.cdef(declarations())
 ffi.set_source(
     "hsmsign._native._host",
-    '#include "native/host/host.h"\n',
+    '#include "native/core/harden.h"\n#include "native/host/host.h"\n',
     sources=sorted(str(path) for room in ("core", "host") for path in Path("native", room).glob("*.c")),
     depends=sorted(str(path) for path in Path("native").glob("*/*.h")),
     include_dirs=["."],

@@ -103,6 +103,16 @@ def harden_process() -> None:
         raise OSError(_ffi.errno, f"the process could not be hardened: {os.strerror(_ffi.errno)}")
 
 
+def filter_system_calls(*, programs: bool, network: bool) -> bool:
+    """Refuse, for good, system calls that a signing process has no business with; `programs`: it may start others,
+    `network`: it may open sockets that are not Unix sockets. False where the kernel has no filter. Raises OSError."""
+    refuse = (0 if programs else _lib.HSM_REFUSE_EXEC) | (0 if network else _lib.HSM_REFUSE_NETWORK)
+    status = _lib.hsm_filter_system_calls(refuse)
+    if status not in (_lib.HSM_OK, _lib.HSM_E_UNSUPPORTED):
+        raise OSError(_ffi.errno, f"system calls could not be filtered: {os.strerror(_ffi.errno)}")
+    return bool(status == _lib.HSM_OK)
+
+
 class SigningPool:
     """Threads that sign, each with its own PKCS #11 session. Made in mode HEALING: nothing is signed yet.
 

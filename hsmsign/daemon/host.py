@@ -201,6 +201,14 @@ def _clean_environment(config: BackendConfig, extra: dict[str, str]) -> None:
     os.environ.setdefault("TSS2_LOG", "all+NONE")  # the TPM's software writes each failed command to stderr
 
 
+def _filter_system_calls(config: BackendConfig) -> None:
+    """What a vendor's library does is not known: it may speak to a device over the network, or start programs."""
+    tpm = config.tpm
+    programs = config.kind == "pkcs11" or (tpm is not None and tpm.simulator is not None)
+    network = programs or (tpm is not None and not tpm.tcti.startswith("device:"))
+    native.filter_system_calls(programs=programs, network=network)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a device host. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="hsmsign-host")
@@ -216,6 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     config: BackendConfig = from_json(BackendConfig, order["config"])
     _clean_environment(config, order.get("env") or {})
+    _filter_system_calls(config)
     backend = make_backend(
         config, pin_refused=bool(order.get("pin_refused")), logging_in=lambda: control.send("logging-in")
     )

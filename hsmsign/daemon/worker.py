@@ -187,7 +187,8 @@ def main() -> int:
         return 0
     config: WorkerConfig = from_json(WorkerConfig, message["config"])
     logs.configure(config.log_level, config.log_format, "worker")
-    harden_process()
+    if not harden_process():
+        log.warning("this kernel does not filter system calls (seccomp)")
     unix = None
     if arguments.unix_fd is not None:
         os.set_inheritable(arguments.unix_fd, False)

@@ -99,7 +99,4 @@ uint32_t hsm_doorman_connections(hsm_doorman *doorman);
 /* Ends the thread, closes all connections. Safe on NULL. */
 void hsm_doorman_free(hsm_doorman *doorman);
 
-/* As in the device host: no core dumps, not dumpable, no new privileges. */
-hsm_status hsm_harden_process(void);
-
 #endif

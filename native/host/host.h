@@ -121,7 +121,4 @@ void hsm_pool_free(hsm_pool *pool);
  * written. HSM_E_BAD_INPUT for an odd or unknown length, or r or s of zero. */
 hsm_status hsm_ecdsa_raw_to_der(const uint8_t *raw, size_t raw_len, uint8_t *out, size_t *out_len);
 
-/* For this process: no core dumps, not dumpable (no ptrace by others of the same uid), no new privileges. */
-hsm_status hsm_harden_process(void);
-
 #endif

@@ -290,3 +290,44 @@ def test_a_hardened_process_cannot_dump_core() -> None:
         "assert status['NoNewPrivs'].strip() == '1'\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=60)
+
+
+REFUSED = """
+import ctypes, os, socket, subprocess, sys, threading
+from hsmsign.backends import native
+native.harden_process()
+waiting, go = threading.Event(), threading.Event()
+seen = []
+def look():
+    waiting.set()
+    go.wait()
+    seen.append(attempt())
+libc = ctypes.CDLL(None, use_errno=True)
+def attempt():
+    ctypes.set_errno(0)
+    return (libc.unshare(0x10000000), ctypes.get_errno())
+thread = threading.Thread(target=look)
+thread.start()
+waiting.wait()
+assert native.filter_system_calls(programs={programs}, network={network})
+go.set()
+thread.join()
+assert seen == [(-1, 1)], seen  # a thread that was there before is filtered, too
+assert libc.ptrace(0, 0, 0, 0) == -1
+def may(what):
+    try:
+        what()
+    except PermissionError:
+        return False
+    return True
+assert may(lambda: socket.socket(socket.AF_UNIX).close())
+assert may(lambda: socket.socket(socket.AF_INET).close()) is {network}
+assert may(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close()) is {network}
+assert may(lambda: subprocess.run(["true"], check=True)) is {programs}
+"""
+
+
+@pytest.mark.parametrize(("programs", "network"), [(True, True), (False, True), (True, False), (False, False)])
+def test_a_filtered_process_is_refused_what_it_has_no_business_with(programs: bool, network: bool) -> None:
+    script = REFUSED.format(programs=programs, network=network)
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=60)
