@@ -22,8 +22,7 @@ ffi.set_source(
     "hsmsign._native._front",
     '#include "native/core/harden.h"\n#include "native/front/front.h"\n',
     sources=[
-        "native/core/filter.c",
-        "native/core/harden.c",
+        *(f"native/core/{name}.c" for name in ("filter", "harden", "landlock")),
         *sorted(str(path) for path in Path("native/front").glob("*.c")),
     ],
     depends=sorted(str(path) for path in Path("native").glob("*/*.h")),

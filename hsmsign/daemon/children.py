@@ -46,7 +46,7 @@ class Child:
         """Run `python -m module --control-fd N` with more descriptors by option, and tell it its configuration."""
         ours, theirs = socket.socketpair()
         given = {"--control-fd": theirs, **{option: sock for option, sock in arguments.items() if sock is not None}}
-        command: list[str] = [sys.executable, "-m", module]
+        command: list[str] = [sys.executable, "-P", "-m", module]  # -P: no modules from the folder it is started in
         for option, sock in given.items():
             command += [option, str(sock.fileno())]
         fds: Sequence[int] = [sock.fileno() for sock in given.values()]

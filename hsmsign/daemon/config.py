@@ -61,7 +61,10 @@ def load(path: Path) -> Config:
     Raises ConfigurationError with everything that is wrong with the file.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "hsmsign.daemon.read_config", str(path)], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-m", "hsmsign.daemon.read_config", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     try:
         answer = json.loads(done.stdout)

@@ -20,7 +20,7 @@ from importlib.metadata import version
 import structlog
 import uvloop
 
-from hsmsign.daemon import logs
+from hsmsign.daemon import logs, worker_files
 from hsmsign.daemon.control import ChildControl
 from hsmsign.daemon.worker_config import WorkerConfig
 from hsmsign.devices.remote import RemoteDevice
@@ -30,7 +30,8 @@ from hsmsign.model.errors import ConfigurationError, HsmsignError
 from hsmsign.model.hostwire import from_json
 from hsmsign.policy import Policy
 from hsmsign.server.app import Application, build
-from hsmsign.server.doorman import Doorman, harden_process
+from hsmsign.server.confinement import confine
+from hsmsign.server.doorman import Doorman
 from hsmsign.server.identity import Identifier
 from hsmsign.server.revocation import NO_CRLS
 from hsmsign.server.tls_files import TlsFiles
@@ -187,8 +188,8 @@ def main() -> int:
         return 0
     config: WorkerConfig = from_json(WorkerConfig, message["config"])
     logs.configure(config.log_level, config.log_format, "worker")
-    if not harden_process():
-        log.warning("this kernel does not filter system calls (seccomp)")
+    for missing in confine(worker_files.readable(config), worker_files.writable(config)):
+        log.warning("this kernel lacks a protection", missing=missing)
     unix = None
     if arguments.unix_fd is not None:
         os.set_inheritable(arguments.unix_fd, False)

@@ -49,14 +49,3 @@ class Doorman:
     def close(self) -> None:
         """End the thread and all connections. Nothing may be called afterwards."""
         _ffi.release(self._doorman)
-
-
-def harden_process() -> bool:
-    """No core dumps, not dumpable, no new privileges, no other programs, no system calls that a worker has no
-    business with: for good. False where the kernel does not filter system calls. Raises HsmsignError."""
-    if _lib.hsm_harden_process() != _lib.HSM_OK:
-        raise HsmsignError(f"the process could not give up its privileges: {os.strerror(_ffi.errno)}")
-    status = _lib.hsm_filter_system_calls(_lib.HSM_REFUSE_EXEC)
-    if status not in (_lib.HSM_OK, _lib.HSM_E_UNSUPPORTED):
-        raise HsmsignError(f"system calls could not be filtered: {os.strerror(_ffi.errno)}")
-    return bool(status == _lib.HSM_OK)

@@ -76,6 +76,7 @@ def _tame_sqlite(engine: Engine) -> None:
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA temp_store = MEMORY")  # a worker can write nowhere else
         cursor.close()
 
     @event.listens_for(engine, "begin")

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from hsmsign.client import Client
 from hsmsign.model.errors import HsmsignError, UnavailableError
 from tests.support.daemon import Daemon, NotifySocket, eventually, hsmsign
+from tests.support.kernel import confines
 
 DIGESTS = [hashlib.sha256(bytes([i])).digest() for i in range(64)]
 
@@ -221,6 +222,15 @@ def test_nothing_secret_is_in_the_log_the_arguments_or_the_workers_environment(d
         assert pin not in " ".join(process.cmdline())
         assert pin not in Path(f"/proc/{process.pid}/environ").read_text()
     assert pin not in daemon.log()
+
+
+@pytest.mark.skipif(not confines(), reason="this kernel lacks Landlock or seccomp")
+def test_workers_and_hosts_have_given_up_what_they_do_not_need(daemon: Daemon) -> None:
+    for what in ("worker", "host"):
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{daemon.pid(what)}/status").read_text().splitlines())
+        assert status["NoNewPrivs"].strip() == "1"
+        assert status["Seccomp"].strip() == "2"
+    assert "lacks a protection" not in daemon.log()
 
 
 def test_files_that_init_makes_are_the_owners_alone(daemon: Daemon) -> None:

@@ -19,6 +19,7 @@ from hsmsign.model.device import JobStatus
 from hsmsign.model.errors import DeviceUnavailableError
 from hsmsign.softhsm.provision import Provisioned
 from tests.support import softhsm
+from tests.support.kernel import confines
 
 ROOT = Path(__file__).resolve().parents[3]
 PREAMBLE = """
@@ -327,6 +328,7 @@ assert may(lambda: subprocess.run(["true"], check=True)) is {programs}
 """
 
 
+@pytest.mark.skipif(not confines(), reason="this kernel lacks Landlock or seccomp")
 @pytest.mark.parametrize(("programs", "network"), [(True, True), (False, True), (True, False), (False, False)])
 def test_a_filtered_process_is_refused_what_it_has_no_business_with(programs: bool, network: bool) -> None:
     script = REFUSED.format(programs=programs, network=network)
