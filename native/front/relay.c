@@ -101,14 +101,18 @@ static int update_interest(int epoll_fd, struct relay_end *end)
     return interest == end->interest || watch(epoll_fd, EPOLL_CTL_MOD, end, interest) == 0;
 }
 
-/* Hands on what an end that hung up has left, as far as the other side takes it. 0 when the relay is over. */
+/* Hands on what an end that hung up has left, as far as the other side takes it. 0 when the relay is over. Nobody
+ * wakes us for that end any more: as long as it goes on, something is in the buffer for which the other side's
+ * readiness is waited for. */
 static int drain_hung(struct relay_end *end)
 {
-    while (!end->ended && end->start + end->length < HSM_RELAY_BUFFER) {
-        if (!take_in(end) || !hand_on(end))
+    while (hand_on(end) && !end->ended_told) {
+        if (end->length > 0)
+            return 1;
+        if (!take_in(end) || (end->length == 0 && !end->ended))
             return 0;
     }
-    return hand_on(end) && !end->ended_told;
+    return 0;
 }
 
 void hsm_relay_event(int epoll_fd, struct relay_end *end, uint32_t events)

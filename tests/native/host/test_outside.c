@@ -76,14 +76,14 @@ static void what_nobody_could_sign_never_gets_a_turn(void)
     ed25519.scheme = HSM_ED25519;
     late.deadline_ns = 1;
     odd.scheme = 99;
-    order(fd, 1, key, sizeof key, digests, 2, 31);
+    order(fd, 1, key, sizeof key, digests, 1, 31);
     order(fd, 2, key, sizeof key, ed25519, 1, 32);
     order(fd, 3, key, sizeof key, late, 1, 32);
     order(fd, 4, key, sizeof key, odd, 1, 32);
     CHECK(hsm_turn_begin(pool, 200, &turn) == HSM_E_DEADLINE);
     static const hsm_status wanted[] = {HSM_E_BAD_INPUT, HSM_E_UNSUPPORTED, HSM_E_DEADLINE, HSM_E_BAD_INPUT};
     for (uint32_t i = 0; i < 4; i++) {
-        struct answers *answers = answers_to(fd, i + 1, i == 0 ? 2 : 1);
+        struct answers *answers = answers_to(fd, i + 1, 1);
         all_have(answers, wanted[i]);
         free(answers);
     }
@@ -182,37 +182,39 @@ static void a_healing_pool_keeps_deadlines_and_a_failing_one_answers(void)
 static void what_cannot_be_served_in_time_is_refused_at_once(void)
 {
     set_up();
-    hsm_pool_pace(pool, 100000000); /* ten a second */
-    struct hsm_order_head in_a_second = digests, whenever = digests;
-    in_a_second.deadline_ns = hsm_now_ns() + 1000000000;
-    order(fd, 1, key, sizeof key, in_a_second, 20, 32);
+    hsm_pool_pace(pool, 1000000000); /* one a second */
+    struct hsm_order_head in_ten_seconds = digests, whenever = digests;
+    in_ten_seconds.deadline_ns = hsm_now_ns() + 10000000000u;
+    order(fd, 1, key, sizeof key, in_ten_seconds, 20, 32);
     struct answers *answers = answers_to(fd, 1, 20);
     all_have(answers, HSM_E_BUSY);
     free(answers);
-    in_a_second.deadline_ns = hsm_now_ns() + 1000000000;
-    order(fd, 4, key, sizeof key, in_a_second, 1, 32);
+    in_ten_seconds.deadline_ns = hsm_now_ns() + 10000000000u;
+    order(fd, 4, key, sizeof key, in_ten_seconds, 1, 32);
     sign(1);
     answers = answers_to(fd, 4, 1);
     all_have(answers, HSM_OK);
     free(answers);
     order(fd, 2, key, sizeof key, whenever, 20, 32);
-    in_a_second.deadline_ns = hsm_now_ns() + 1000000000;
-    order(fd, 3, key, sizeof key, in_a_second, 8, 32); /* takes turns with the twenty */
+    in_ten_seconds.deadline_ns = hsm_now_ns() + 10000000000u;
+    order(fd, 3, key, sizeof key, in_ten_seconds, 8, 32); /* takes turns with the twenty */
     answers = answers_to(fd, 3, 8);
     all_have(answers, HSM_E_BUSY);
     free(answers);
-    order(fd, 5, key, sizeof key, in_a_second, 3, 32); /* does so too, but is done in six turns */
+    const int another = connect_to(pool);
+    order(another, 5, key, sizeof key, in_ten_seconds, 3, 32); /* does so too, but is done in six turns */
     hsm_pool_stats stats;
     do
         hsm_pool_get_stats(pool, &stats);
     while (stats.queued < 23);
-    sign(14);
-    answers = answers_to(fd, 2, 11); /* half of what waits in a turn */
+    sign(23);
+    answers = answers_to(another, 5, 3);
     all_have(answers, HSM_OK);
     free(answers);
-    answers = answers_to(fd, 5, 3);
+    answers = answers_to(fd, 2, 20);
     all_have(answers, HSM_OK);
     free(answers);
+    (void)close(another);
     tear_down();
 }
 
