@@ -14,7 +14,7 @@ from hsmsign.model.key_facts import KeyFacts
 from hsmsign.policy.patterns import matcher
 from hsmsign.policy.rules import Action, Hours, Rule, RuleSet
 
-_REMEMBERED = 65_536
+_REMEMBERED = 16_384
 _ALSO_WANTS = {Action.SIGN_DIGEST: Action.SIGN}
 
 
