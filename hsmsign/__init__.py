@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
     from hsmsign.model.errors import HsmsignError
+    from hsmsign.model.purpose import Purpose, PurposeKind
 
 _HOMES = {
     "hsmsign.client": (
@@ -50,6 +51,7 @@ _HOMES = {
     ),
     "hsmsign.model.algorithms": ("InputKind", "KeyAlgorithm", "Scheme", "SignatureFormat"),
     "hsmsign.model.errors": ("HsmsignError",),
+    "hsmsign.model.purpose": ("Purpose", "PurposeKind"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -61,6 +63,8 @@ __all__ = [
     "InputKind",
     "KeyAlgorithm",
     "KeyInfo",
+    "Purpose",
+    "PurposeKind",
     "RemoteEd25519PrivateKey",
     "RemoteEllipticCurvePrivateKey",
     "RemoteRSAPrivateKey",

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from hsmsign.cli.common import READABLE, Hex, Session, pass_session, shared, table, when, write_out
+from hsmsign.cli.purposes import in_words, purpose_options
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.names import parse_key
 
 if TYPE_CHECKING:
     from hsmsign.client import KeyInfo, VersionInfo
+    from hsmsign.model.purpose import Purpose
 
 ALGORITHMS = [algorithm.value for algorithm in KeyAlgorithm]
 
@@ -39,6 +41,7 @@ def _labels(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> di
 @click.option("--label", "-l", "labels", multiple=True, metavar="NAME=VALUE", callback=_labels, help="May be repeated.")
 @click.option("--adopt", metavar="URI", help="Name an object that is there (pkcs11:…, tpm2:…) instead of making one.")
 @click.option("--pcr", "pcrs", metavar="BANK:N,N", help="Bind it to a TPM's registers as they are now: sha256:0,7.")
+@purpose_options
 @shared
 @pass_session
 def create(
@@ -49,12 +52,15 @@ def create(
     labels: dict[str, str],
     adopt: str | None,
     pcrs: str | None,
+    purpose: Purpose | None,
 ) -> None:
     """Make a key on a device."""
     if algorithm is None and adopt is None:
         raise click.UsageError(f"say which kind of key: --algorithm {'|'.join(ALGORITHMS)}")
     name = session.name(name)
-    made = session.client.create_key(name, algorithm, backend=backend, labels=labels, adopt=adopt, pcrs=pcrs)
+    made = session.client.create_key(
+        name, algorithm, backend=backend, labels=labels, adopt=adopt, pcrs=pcrs, purpose=purpose
+    )
     session.show(made, lambda: [f"{made.primary_version}  {made.algorithm.value}  on {made.backend}"])
 
 
@@ -99,6 +105,7 @@ def _lines(info: KeyInfo) -> list[str]:
         f"  backend    {info.backend}",
         f"  primary    {info.primary_version}",
         f"  created    {when(info.created)}",
+        f"  for        {in_words(info.purpose)}",
     ]
     lines += [f"  label      {name}={value}" for name, value in sorted(info.labels.items())]
     for version in info.versions:
@@ -171,12 +178,20 @@ def attest(session: Session, name: str, nonce: bytes, challenge: Path | None, ou
 @click.option("--label", "-l", "labels", multiple=True, metavar="NAME=VALUE", callback=_labels, help="Set a label.")
 @click.option("--remove-label", "removed", multiple=True, metavar="NAME", help="Take a label away.")
 @click.option("--primary", type=click.IntRange(min=1), metavar="N", help="The version that signs by default.")
+@purpose_options
 @shared
 @pass_session
-def update(session: Session, name: str, labels: dict[str, str], removed: tuple[str, ...], primary: int | None) -> None:
-    """Change labels, or the primary version."""
-    if not labels and not removed and primary is None:
-        raise click.UsageError("nothing to change: say --label, --remove-label or --primary")
+def update(
+    session: Session,
+    name: str,
+    labels: dict[str, str],
+    removed: tuple[str, ...],
+    primary: int | None,
+    purpose: Purpose | None,
+) -> None:
+    """Change labels, the primary version, or what the key is for."""
+    if not labels and not removed and primary is None and purpose is None:
+        raise click.UsageError("nothing to change: say --label, --remove-label, --primary or --purpose")
     name = session.name(name)
     parse_key(name)
     info = session.client.get_key(name)
@@ -185,6 +200,8 @@ def update(session: Session, name: str, labels: dict[str, str], removed: tuple[s
         info = session.client.update_labels(name, kept | labels, etag=info.etag)
     if primary is not None:
         info = session.client.set_primary(name, primary, etag=info.etag)
+    if purpose is not None:
+        info = session.client.set_purpose(name, purpose, etag=info.etag)
     session.show(info, lambda: _lines(info))
 
 

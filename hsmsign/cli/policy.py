@@ -14,6 +14,7 @@ from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.caller import Caller
 from hsmsign.model.errors import ConfigurationError
 from hsmsign.model.key_facts import KeyFacts
+from hsmsign.model.purpose import PurposeKind
 from hsmsign.policy import Action, Decision, Limit, Policy, Rule, RuleSet, reading
 from hsmsign.policy.patterns import matcher
 
@@ -33,6 +34,7 @@ def policy() -> None:
 @click.option("--key", metavar="NAME", help="A key's name; it need not exist.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label of that key; repeatable.")
 @click.option("--algorithm", type=click.Choice([one.value for one in KeyAlgorithm]), help="Of that key.")
+@click.option("--purpose", type=click.Choice([one.value for one in PurposeKind]), help="Of that key; any by default.")
 @click.option("--at", type=click.DateTime(["%Y-%m-%dT%H:%M"]), help="UTC; now by default.")
 @shared
 @pass_session
@@ -47,6 +49,7 @@ def check(
     key: str | None,
     labels: tuple[str, ...],
     algorithm: str | None,
+    purpose: str | None,
     at: dt.datetime | None,
 ) -> None:
     """Check a policy; with --as and --action, say whether it allows that, and by which rule.
@@ -61,11 +64,10 @@ def check(
         raise click.UsageError("say both --as PRINCIPAL and --action ACTION, or neither")
     for name in names:
         _check_name(name)
-    facts = (
-        None
-        if key is None
-        else KeyFacts.of(_id(session, key), _labels(labels), KeyAlgorithm(algorithm) if algorithm else None)
-    )
+    facts = None
+    if key is not None:
+        kinds = (KeyAlgorithm(algorithm) if algorithm else None, PurposeKind(purpose) if purpose else PurposeKind.ANY)
+        facts = KeyFacts.of(_id(session, key), _labels(labels), *kinds)
     asked = Action(action)
     if facts is None and asked not in _KEYLESS:
         raise click.UsageError(f"{action!r} is about a key: say --key NAME")

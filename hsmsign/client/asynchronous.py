@@ -33,6 +33,7 @@ from hsmsign.client.values import (
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
 from hsmsign.model.attestation import Challenge
 from hsmsign.model.errors import HsmsignError
+from hsmsign.model.purpose import Purpose, PurposeKind
 from hsmsign.v1 import signing_pb2
 
 T = TypeVar("T")
@@ -83,11 +84,12 @@ class AsyncClient:
         labels: Mapping[str, str] | None = None,
         adopt: str | None = None,
         pcrs: str | None = None,
+        purpose: Purpose | PurposeKind | str | None = None,
         request_id: str | None = None,
         deadline: float | None = None,
     ) -> KeyInfo:
         """Make a key pair on a device and name it, or name one that is there."""
-        call = messages.create_key(name, algorithm, backend, labels, adopt, pcrs, request_id)
+        call = messages.create_key(name, algorithm, backend, labels, adopt, pcrs, purpose, request_id)
         return await self._call(call, deadline)
 
     async def get_key(self, name: str, *, deadline: float | None = None) -> KeyInfo:
@@ -115,13 +117,24 @@ class AsyncClient:
         self, name: str, labels: Mapping[str, str], *, etag: str | None = None, deadline: float | None = None
     ) -> KeyInfo:
         """Replace all labels. With `etag`, only if the key is still as it was when read."""
-        return await self._call(messages.update_key(name, labels, None, etag), deadline)
+        return await self._call(messages.update_key(name, etag, labels=labels), deadline)
 
     async def set_primary(
         self, name: str, version: int | str, *, etag: str | None = None, deadline: float | None = None
     ) -> KeyInfo:
         """Say which version signs where a request names the key only."""
-        return await self._call(messages.update_key(name, None, version, etag), deadline)
+        return await self._call(messages.update_key(name, etag, primary=version), deadline)
+
+    async def set_purpose(
+        self,
+        name: str,
+        purpose: Purpose | PurposeKind | str,
+        *,
+        etag: str | None = None,
+        deadline: float | None = None,
+    ) -> KeyInfo:
+        """Say what the key is for from now on."""
+        return await self._call(messages.update_key(name, etag, purpose=purpose), deadline)
 
     async def enable_version(self, name: str, *, deadline: float | None = None) -> VersionInfo:
         """Let a disabled version sign again."""

@@ -34,6 +34,7 @@ from hsmsign.client.values import (
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
 from hsmsign.model.attestation import Challenge
 from hsmsign.model.errors import HsmsignError
+from hsmsign.model.purpose import Purpose, PurposeKind
 from hsmsign.v1 import signing_pb2
 
 T = TypeVar("T")
@@ -97,6 +98,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         adopt: str | None = None,
         pcrs: str | None = None,
+        purpose: Purpose | PurposeKind | str | None = None,
         request_id: str | None = None,
         deadline: float | None = None,
     ) -> KeyInfo:
@@ -105,7 +107,9 @@ class Client:
 
         The same call with the same `request_id` (a UUID) gives the same key.
         """
-        return self._call(messages.create_key(name, algorithm, backend, labels, adopt, pcrs, request_id), deadline)
+        return self._call(
+            messages.create_key(name, algorithm, backend, labels, adopt, pcrs, purpose, request_id), deadline
+        )
 
     def get_key(self, name: str, *, deadline: float | None = None) -> KeyInfo:
         """A key with all its versions."""
@@ -131,13 +135,24 @@ class Client:
         self, name: str, labels: Mapping[str, str], *, etag: str | None = None, deadline: float | None = None
     ) -> KeyInfo:
         """Replace all labels. With `etag`, only if the key is still as it was when read."""
-        return self._call(messages.update_key(name, labels, None, etag), deadline)
+        return self._call(messages.update_key(name, etag, labels=labels), deadline)
 
     def set_primary(
         self, name: str, version: int | str, *, etag: str | None = None, deadline: float | None = None
     ) -> KeyInfo:
         """Say which version signs where a request names the key only."""
-        return self._call(messages.update_key(name, None, version, etag), deadline)
+        return self._call(messages.update_key(name, etag, primary=version), deadline)
+
+    def set_purpose(
+        self,
+        name: str,
+        purpose: Purpose | PurposeKind | str,
+        *,
+        etag: str | None = None,
+        deadline: float | None = None,
+    ) -> KeyInfo:
+        """Say what the key is for from now on."""
+        return self._call(messages.update_key(name, etag, purpose=purpose), deadline)
 
     def enable_version(self, name: str, *, deadline: float | None = None) -> VersionInfo:
         """Let a disabled version (`keys/ID/versions/N`) sign again."""

@@ -16,6 +16,7 @@ from hsmsign.model import attestation, names
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceFacts, Protection
 from hsmsign.model.errors import HsmsignError, InvalidArgumentError
+from hsmsign.model.purpose import Purpose, PurposeKind
 from hsmsign.v1 import backends_pb2, keys_pb2
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ def create_key(
     labels: Mapping[str, str] | None,
     adopt: str | None,
     pcrs: str | None,
+    purpose: Purpose | PurposeKind | str | None,
     request_id: str | None,
 ) -> Call[values.KeyInfo]:
     """CreateKey. Without a request id it gets one, so that the channel may repeat it."""
@@ -57,6 +59,7 @@ def create_key(
         request_id=request_id or str(uuid.uuid4()),
         adopt_uri=adopt or "",
         pcrs=pcrs or "",
+        purpose=_purpose(purpose) if purpose is not None else None,
     )
     return Call("/hsmsign.v1.KeyService/CreateKey", request, keys_pb2.Key, key_info)
 
@@ -83,7 +86,12 @@ def list_keys(
 
 
 def update_key(
-    name: str, labels: Mapping[str, str] | None, primary: int | str | None, etag: str | None
+    name: str,
+    etag: str | None,
+    *,
+    labels: Mapping[str, str] | None = None,
+    primary: int | str | None = None,
+    purpose: Purpose | PurposeKind | str | None = None,
 ) -> Call[values.KeyInfo]:
     """UpdateKey: all labels are replaced where `labels` is given."""
     key = names.parse_key(names.expand(name))
@@ -95,6 +103,9 @@ def update_key(
         wanted = str(key.version(primary)) if isinstance(primary, int) else key_name(primary)
         request.key.primary_version = wanted
         request.update_mask.paths.append("primary_version")
+    if purpose is not None:
+        request.key.purpose.CopyFrom(_purpose(purpose))
+        request.update_mask.paths.append("purpose")
     return Call("/hsmsign.v1.KeyService/UpdateKey", request, keys_pb2.Key, key_info)
 
 
@@ -200,6 +211,7 @@ def key_info(key: keys_pb2.Key) -> values.KeyInfo:
         primary_version=key.primary_version,
         versions=tuple(version_info(version) for version in key.versions),
         etag=key.etag,
+        purpose=_purpose_of(key.purpose),
     )
 
 
@@ -249,6 +261,27 @@ def _backend(one: backends_pb2.Backend) -> values.BackendInfo:
         sessions=one.sessions,
         in_flight=one.in_flight,
     )
+
+
+def _purpose(given: Purpose | PurposeKind | str) -> keys_pb2.KeyPurpose:
+    if isinstance(given, str):
+        try:
+            given = PurposeKind(given)
+        except ValueError:
+            words = ", ".join(kind.value for kind in PurposeKind if kind is not PurposeKind.AUDIT)
+            raise InvalidArgumentError(f"{given!r} is no purpose", hint=f"one of: {words}") from None
+    purpose = Purpose(given) if isinstance(given, PurposeKind) else given
+    return keys_pb2.KeyPurpose(**purpose.check().fields())
+
+
+def _purpose_of(message: keys_pb2.KeyPurpose) -> Purpose:
+    try:
+        return Purpose.of(message)
+    except IndexError:
+        raise HsmsignError(
+            f"the daemon knows a purpose of keys that this client does not (number {message.kind})",
+            hint="install the hsmsign version that the daemon has",
+        ) from None
 
 
 def _words() -> str:

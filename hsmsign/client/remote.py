@@ -21,8 +21,9 @@ from hsmsign.model.errors import PrivateKeyExportError
 if TYPE_CHECKING:
     from hsmsign.client.client import Client
 
-MESSAGE_MAX = 64 << 10
-"""Messages up to this size travel as they are; of larger ones the digest does."""
+MESSAGE_MAX = 1 << 20
+"""Messages up to this size (what a daemon takes) travel as they are, so that it can see what a key signs; of larger
+ones the digest does."""
 
 
 class _Remote:

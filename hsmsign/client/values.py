@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hsmsign.model.algorithms import KeyAlgorithm, Scheme
 from hsmsign.model.device import DeviceFacts, Protection
 from hsmsign.model.errors import HsmsignError
+from hsmsign.model.purpose import Purpose
 
 
 class VersionState(enum.Enum):
@@ -68,6 +69,7 @@ class KeyInfo:
     primary_version: str
     versions: tuple[VersionInfo, ...]
     etag: str
+    purpose: Purpose = field(default_factory=Purpose)
 
     @property
     def primary(self) -> VersionInfo | None:

@@ -21,6 +21,7 @@ from hsmsign.model.errors import (
     UnavailableError,
 )
 from hsmsign.model.pkcs11_uri import ObjectUri
+from hsmsign.model.purpose import Purpose
 from hsmsign.store import VersionRow, VersionState, queries
 from hsmsign.store.rows import RequestRow
 
@@ -31,6 +32,7 @@ class Adoption(Wanted):
 
     backend: str
     labels: dict[str, str]
+    purpose: Purpose
     uri: str
     algorithm: KeyAlgorithm | None
 
@@ -110,7 +112,8 @@ def _enter(connection: Connection, wanted: Adoption, protection: Protection, fou
     if queries.key(connection, wanted.id) is not None:
         raise exists(wanted.id)
     at = now()
-    key = NewKey(wanted.id, wanted.request_id, wanted.fingerprint, found.algorithm, wanted.backend, wanted.labels)
+    asked = (wanted.id, wanted.request_id, wanted.fingerprint)
+    key = NewKey(*asked, found.algorithm, wanted.backend, wanted.labels, wanted.purpose)
     queries.add_key(connection, new_key(key, at))
     row = VersionRow(wanted.id, 1, VersionState.ENABLED, protection, at, adopted=True)
     queries.add_version(connection, row)

@@ -9,8 +9,9 @@ from sqlalchemy import Connection
 from hsmsign.keyring.checks import same_etag
 from hsmsign.keyring.desk import Desk, load, no_key, now
 from hsmsign.keyring.values import Key, version_name
-from hsmsign.model.errors import InvalidArgumentError, VersionStateError
+from hsmsign.model.errors import FailedPreconditionError, InvalidArgumentError, VersionStateError
 from hsmsign.model.names import VersionName
+from hsmsign.model.purpose import Purpose, PurposeKind
 from hsmsign.store import VersionRow, VersionState, queries
 from hsmsign.store.rows import GONE
 
@@ -22,11 +23,12 @@ class KeyChange:
     id: str
     labels: dict[str, str] | None
     primary: int | None
+    purpose: Purpose | None
     etag: str
 
 
 async def change_key(desk: Desk, change: KeyChange) -> Key:
-    """Change labels, primary version, or both. Raises EtagError, VersionStateError."""
+    """Change labels, primary version, purpose, or several. Raises EtagError, VersionStateError."""
     key = await desk.store.write(lambda connection: _change_key(connection, change))
     desk.cache.forget(change.id)
     return key
@@ -55,6 +57,12 @@ def _change_key(connection: Connection, change: KeyChange) -> Key:
                 hint="enable it first, or choose another",
             )
         changes["primary_version"] = change.primary
+    if change.purpose is not None:
+        if key.row.purpose.kind is PurposeKind.AUDIT:
+            raise FailedPreconditionError(
+                f"{key.name} signs the audit log's checkpoints, and nothing else ever", hint="make another key"
+            )
+        changes["purpose"] = change.purpose.plain()
     if changes:
         queries.touch_key(connection, change.id, now(), **changes)
     return load(connection, change.id)

@@ -18,6 +18,7 @@ from hsmsign.model.attestation import Attestation
 from hsmsign.model.errors import InvalidArgumentError, KeyNotFoundError
 from hsmsign.model.key_facts import KeyFacts
 from hsmsign.model.names import KeyName, VersionName, parse, parse_key
+from hsmsign.model.purpose import Purpose
 from hsmsign.store import Store, VersionRow, VersionState, queries
 
 T = TypeVar("T")
@@ -52,26 +53,29 @@ class Keyring:
         request_id: str = "",
         adopt_uri: str = "",
         pcrs: str = "",
+        purpose: Purpose | None = None,
     ) -> Key:
         """Make a key pair and give it a name, or adopt the one that a `pkcs11:` or `tpm2:` URI points to.
 
-        `pcrs` binds the key to platform registers of a TPM, `sha256:0,7`.
+        `pcrs` binds the key to platform registers of a TPM, `sha256:0,7`. Without a `purpose` it is for anything.
         """
         id = KeyName(key_id).id
         if algorithm is None and not adopt_uri:
             words = ", ".join(one.value for one in KeyAlgorithm)
             raise InvalidArgumentError("a new key needs an algorithm", hint=f"one of: {words}")
         checked = checks.labels(labels or {})
+        meant = (purpose or Purpose()).check()
         request = checks.request_id(request_id)
         if adopt_uri and pcrs:
             raise InvalidArgumentError("a key that is there already has its policy", hint="leave pcrs out to adopt it")
-        asked = checks.fingerprint("create", id, algorithm and algorithm.value, backend, checked, adopt_uri, pcrs)
+        said = (id, algorithm and algorithm.value, backend, checked, adopt_uri, pcrs, meant.plain())
+        asked = checks.fingerprint("create", *said)
         chosen = backend or self._default
         if adopt_uri:
-            adoption = adopting.Adoption(id, request, asked, chosen, checked, adopt_uri, algorithm)
+            adoption = adopting.Adoption(id, request, asked, chosen, checked, meant, adopt_uri, algorithm)
             return await self._change(id, chosen, lambda: adopting.adopt(self._desk, adoption))
         assert algorithm is not None  # noqa: S101 - said above; for the type checker
-        new = making.NewKey(id, request, asked, algorithm, chosen, checked, pcrs)
+        new = making.NewKey(id, request, asked, algorithm, chosen, checked, meant, pcrs)
         return await self._change(id, chosen, lambda: making.create(self._desk, new))
 
     async def rotate(self, name: str, *, request_id: str = "") -> Key:
@@ -97,11 +101,19 @@ class Keyring:
         return await attesting.attest(self._desk, await self.resolve(name), asked)
 
     async def update(
-        self, name: str, *, labels: Mapping[str, str] | None = None, primary: str | None = None, etag: str = ""
+        self,
+        name: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        primary: str | None = None,
+        purpose: Purpose | None = None,
+        etag: str = "",
     ) -> Key:
-        """Replace all labels, choose the primary version, or both."""
+        """Replace all labels, choose the primary version, say what the key is for, or several of these."""
         id = parse_key(name).id
-        change = changing.KeyChange(id, None if labels is None else checks.labels(labels), _number(id, primary), etag)
+        checked = None if labels is None else checks.labels(labels)
+        meant = None if purpose is None else purpose.check()
+        change = changing.KeyChange(id, checked, _number(id, primary), meant, etag)
         return await self._change(id, "", lambda: changing.change_key(self._desk, change))
 
     async def update_version(self, name: str, state: VersionState) -> tuple[Key, VersionRow]:

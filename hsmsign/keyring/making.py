@@ -28,6 +28,7 @@ from hsmsign.model.errors import (
     KeyExistsError,
     UnavailableError,
 )
+from hsmsign.model.purpose import Purpose
 from hsmsign.store import KeyRow, VersionRow, VersionState, queries
 from hsmsign.store.rows import GONE, RequestRow
 
@@ -50,6 +51,7 @@ class NewKey(Wanted):
     algorithm: KeyAlgorithm
     backend: str
     labels: dict[str, str]
+    purpose: Purpose
     pcrs: str = ""
 
 
@@ -116,7 +118,18 @@ def repeated(connection: Connection, wanted: Wanted) -> VersionRow | None:
 
 def new_key(wanted: NewKey, at: int) -> KeyRow:
     """The row that takes the name; nobody sees it yet."""
-    return KeyRow(wanted.id, wanted.algorithm, wanted.backend, wanted.labels, None, at, at, 1, established=False)
+    return KeyRow(
+        wanted.id,
+        wanted.algorithm,
+        wanted.backend,
+        wanted.labels,
+        primary_version=None,
+        created=at,
+        updated=at,
+        revision=1,
+        established=False,
+        purpose=wanted.purpose,
+    )
 
 
 def exists(id: str) -> KeyExistsError:

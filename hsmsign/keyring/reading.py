@@ -39,5 +39,6 @@ def _find(connection: Connection, name: KeyName | VersionName) -> ResolvedKey:
         algorithm=key.algorithm,
         state=row.state,
         public_key=row.public_key or b"",
-        facts=KeyFacts.of(key.id, key.labels, key.algorithm),
+        facts=KeyFacts.of(key.id, key.labels, key.algorithm, key.purpose.kind),
+        purpose=key.purpose,
     )

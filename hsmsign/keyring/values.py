@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.key_facts import KeyFacts
+from hsmsign.model.purpose import Purpose
 from hsmsign.store import KeyRow, VersionRow, VersionState
 
 
@@ -33,7 +34,7 @@ class Key:
     @property
     def facts(self) -> KeyFacts:
         """What the policy wants to know of it."""
-        return KeyFacts.of(self.row.id, self.row.labels, self.row.algorithm)
+        return KeyFacts.of(self.row.id, self.row.labels, self.row.algorithm, self.row.purpose.kind)
 
     @property
     def primary(self) -> str:
@@ -62,6 +63,7 @@ class ResolvedKey:
     """SubjectPublicKeyInfo, DER."""
     facts: KeyFacts
     """What the policy wants to know of it."""
+    purpose: Purpose = field(default_factory=Purpose)
 
 
 def version_name(key: str, number: int) -> str:

@@ -236,6 +236,12 @@ class PermissionDeniedError(HsmsignError):
     code = "PERMISSION_DENIED"
 
 
+class PurposeError(PermissionDeniedError):
+    """What was to be signed is not what the key is for."""
+
+    reason = "PURPOSE_MISMATCH"
+
+
 class ResourceExhaustedError(HsmsignError):
     """Some limit is reached."""
 

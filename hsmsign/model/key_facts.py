@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hsmsign.model.algorithms import KeyAlgorithm
+from hsmsign.model.purpose import PurposeKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +18,12 @@ class KeyFacts:
     """Sorted."""
     algorithm: KeyAlgorithm | None = None
     """None where it is not known."""
+    purpose: PurposeKind | None = None
+    """None where it is not known."""
 
     @classmethod
-    def of(cls, id: str, labels: Mapping[str, str], algorithm: KeyAlgorithm | None) -> KeyFacts:
+    def of(
+        cls, id: str, labels: Mapping[str, str], algorithm: KeyAlgorithm | None, purpose: PurposeKind | None = None
+    ) -> KeyFacts:
         """The facts of a key with these labels."""
-        return cls(id, tuple(sorted(labels.items())), algorithm)
+        return cls(id, tuple(sorted(labels.items())), algorithm, purpose)

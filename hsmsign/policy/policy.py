@@ -105,7 +105,7 @@ class _Compiled:
         self._principals = matcher(rule.principals)
         self._keys = None if "*" in rule.keys else matcher(rule.keys)
         self._labels = tuple((label, matcher((pattern,))) for label, pattern in rule.labels)
-        self._about_keys = self._keys is not None or bool(rule.labels) or bool(rule.algorithms)
+        self._about_keys = self._keys is not None or bool(rule.labels or rule.algorithms or rule.purposes)
 
     def is_about(self, caller: Caller) -> bool:
         """Whether one of the caller's names matches."""
@@ -129,6 +129,9 @@ class _Compiled:
         unknown = key.algorithm is None and not self.rule.allows
         if self.rule.algorithms and key.algorithm not in self.rule.algorithms and not unknown:
             return f"about other algorithms: {', '.join(one.value for one in self.rule.algorithms)}"
+        unknown = key.purpose is None and not self.rule.allows
+        if self.rule.purposes and key.purpose not in self.rule.purposes and not unknown:
+            return f"about other purposes: {', '.join(one.value for one in self.rule.purposes)}"
         labels = dict(key.labels)
         for (label, pattern), (_, matches) in zip(self.rule.labels, self._labels, strict=True):
             if label not in labels or not matches(labels[label]):

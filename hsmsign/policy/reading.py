@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.errors import ConfigurationError
+from hsmsign.model.purpose import PurposeKind
 from hsmsign.policy.rules import Action, Hours, Limit, LimitScope, Rule, RuleSet
 
 _Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -77,6 +78,7 @@ class _Rule(_Table):
     keys: Annotated[tuple[Pattern, ...], Field(min_length=1)] = ("*",)
     labels: dict[str, Pattern] = {}
     algorithms: tuple[KeyAlgorithm, ...] = ()
+    purposes: tuple[PurposeKind, ...] = ()
     hours: _Hours | None = None
     note: str = ""
 
@@ -194,6 +196,7 @@ def _rules(file: _File, name: str, text: str) -> tuple[Rule, ...]:
             keys=rule.keys,
             labels=tuple(sorted(rule.labels.items())),
             algorithms=rule.algorithms,
+            purposes=rule.purposes,
             hours=rule.hours.plain() if rule.hours is not None else None,
         )
         for allows, kind, rules in ((True, "allow", file.allow), (False, "deny", file.deny))

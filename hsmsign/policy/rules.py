@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from hsmsign.model.algorithms import KeyAlgorithm
+from hsmsign.model.purpose import PurposeKind
 
 
 class Action(enum.Enum):
@@ -59,6 +60,8 @@ class Rule:
     """The key has these labels with values of these patterns."""
     algorithms: tuple[KeyAlgorithm, ...] = ()
     """The key is of one of these."""
+    purposes: tuple[PurposeKind, ...] = ()
+    """The key is for one of these."""
     hours: Hours | None = None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from hsmsign.keyring import Keyring
 from hsmsign.keyring.attesting import Asked
+from hsmsign.model.key_facts import KeyFacts
+from hsmsign.model.names import KeyName
 from hsmsign.policy import Action
 from hsmsign.server import wire
 from hsmsign.server.guard import Call
@@ -11,7 +13,7 @@ from hsmsign.server.numbers import ADOPTED, SETTABLE, read
 from hsmsign.server.rights import Rights
 from hsmsign.v1 import keys_pb2
 
-_KEY_FIELDS = frozenset({"labels", "primary_version"})
+_KEY_FIELDS = frozenset({"labels", "primary_version", "purpose"})
 _VERSION_FIELDS = frozenset({"state"})
 
 
@@ -25,7 +27,9 @@ class KeyService:
     async def CreateKey(self, request: keys_pb2.CreateKeyRequest, call: Call) -> keys_pb2.Key:
         """Make a key pair, or adopt one, and name it."""
         algorithm, adopt = wire.algorithm(request.algorithm), bool(request.adopt_uri)
-        self._rights.to_make(call.caller, request.key_id, request.labels, algorithm, adopt=adopt)
+        purpose = wire.purpose(request.purpose)
+        facts = KeyFacts.of(KeyName(request.key_id).id, request.labels, algorithm, purpose.kind)
+        self._rights.to_make(call.caller, facts, adopt=adopt)
         key = await self._keyring.create(
             request.key_id,
             algorithm,
@@ -34,6 +38,7 @@ class KeyService:
             request_id=request.request_id,
             adopt_uri=request.adopt_uri,
             pcrs=request.pcrs,
+            purpose=purpose,
         )
         return wire.key(key)
 
@@ -54,16 +59,19 @@ class KeyService:
         return keys_pb2.ListKeysResponse(keys=seen, next_page_token=token)
 
     async def UpdateKey(self, request: keys_pb2.UpdateKeyRequest, call: Call) -> keys_pb2.Key:
-        """Labels, the primary version, or both."""
+        """Labels, the primary version, the purpose, or several."""
         fields = wire.mask(request.update_mask.paths, _KEY_FIELDS)
-        if "labels" in fields:
-            await self._rights.to_label(call.caller, request.key.name, request.key.labels)
+        labels = request.key.labels if "labels" in fields else None
+        purpose = wire.purpose(request.key.purpose) if "purpose" in fields else None
+        if labels is not None or purpose is not None:
+            await self._rights.to_change(call.caller, request.key.name, labels, purpose.kind if purpose else None)
         if "primary_version" in fields:
             await self._rights.to(call.caller, Action.ROTATE, request.key.name)
         key = await self._keyring.update(
             request.key.name,
-            labels=request.key.labels if "labels" in fields else None,
+            labels=labels,
             primary=request.key.primary_version if "primary_version" in fields else None,
+            purpose=purpose,
             etag=request.key.etag,
         )
         return wire.key(key)

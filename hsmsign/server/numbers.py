@@ -8,6 +8,7 @@ from typing import TypeVar
 from hsmsign.keyring import AdoptedObject
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
 from hsmsign.model.errors import InvalidArgumentError
+from hsmsign.model.purpose import PurposeKind
 from hsmsign.store import VersionState
 
 T = TypeVar("T")
@@ -18,6 +19,7 @@ SCHEMES: dict[int, Scheme | None] = {0: None, **{scheme.value: scheme for scheme
 SCHEME_NUMBERS = {scheme: scheme.value for scheme in Scheme}
 FORMATS: dict[int, SignatureFormat] = {one.value: one for one in SignatureFormat}
 KINDS: dict[int, InputKind] = {one.value: one for one in InputKind}
+PURPOSES: dict[int, PurposeKind] = dict(enumerate(PurposeKind))
 ADOPTED: dict[int, AdoptedObject | None] = {0: None, **{one.value: one for one in AdoptedObject}}
 SETTABLE: dict[int, VersionState] = {1: VersionState.ENABLED, 2: VersionState.DISABLED}
 STATE_NUMBERS: dict[VersionState, int] = {

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hsmsign.keyring import Key, Keyring
-from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.caller import Caller
 from hsmsign.model.errors import PermissionDeniedError
 from hsmsign.model.key_facts import KeyFacts
-from hsmsign.model.names import KeyName
+from hsmsign.model.purpose import PurposeKind
 from hsmsign.policy import Action, Policy
 
 
@@ -24,20 +23,20 @@ class Rights:
         """To do that with a key or a version, whether there is one or not."""
         self._policy.require(caller, action, await self._keyring.facts(name))
 
-    def to_make(
-        self, caller: Caller, key_id: str, labels: Mapping[str, str], algorithm: KeyAlgorithm | None, *, adopt: bool
-    ) -> None:
+    def to_make(self, caller: Caller, facts: KeyFacts, *, adopt: bool) -> None:
         """To make a key with this name and these labels; to adopt one, which may be any object of the token."""
-        facts = KeyFacts.of(KeyName(key_id).id, labels, algorithm)
         self._policy.require(caller, Action.CREATE, facts)
         if adopt:
             self._policy.require(caller, Action.ADMIN, facts)
 
-    async def to_label(self, caller: Caller, name: str, labels: Mapping[str, str]) -> None:
-        """To give a key these labels instead of those that it has: rights may hang on both."""
+    async def to_change(
+        self, caller: Caller, name: str, labels: Mapping[str, str] | None, purpose: PurposeKind | None
+    ) -> None:
+        """To give a key these labels, this purpose, or both, instead of those that it has: rights may hang on both."""
         facts = await self._keyring.facts(name)
         self._policy.require(caller, Action.ADMIN, facts)
-        self._policy.require(caller, Action.ADMIN, KeyFacts.of(facts.id, labels, facts.algorithm))
+        new = tuple(sorted(labels.items())) if labels is not None else facts.labels
+        self._policy.require(caller, Action.ADMIN, KeyFacts(facts.id, new, facts.algorithm, purpose or facts.purpose))
 
     def sees(self, caller: Caller, key: Key) -> bool:
         """Whether a list of keys shows this one."""

@@ -12,8 +12,9 @@ from hsmsign.keyring.values import version_name
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceFacts, DeviceState
 from hsmsign.model.errors import InvalidArgumentError
+from hsmsign.model.purpose import Purpose, PurposeKind
 from hsmsign.server import public
-from hsmsign.server.numbers import ALGORITHM_NUMBERS, ALGORITHMS, STATE_NUMBERS, read
+from hsmsign.server.numbers import ALGORITHM_NUMBERS, ALGORITHMS, PURPOSES, STATE_NUMBERS, read
 from hsmsign.store import VersionRow
 from hsmsign.v1 import backends_pb2, keys_pb2
 
@@ -26,6 +27,16 @@ def algorithm(number: int) -> KeyAlgorithm | None:
 def backend_name(text: str) -> str:
     """`backends/NAME` or `NAME`, as `NAME`."""
     return text.removeprefix("backends/")
+
+
+def purpose(message: keys_pb2.KeyPurpose) -> Purpose:
+    """What a request says that a key is for. Raises InvalidArgumentError."""
+    kind = read(PURPOSES, message.kind, "purpose.kind")
+    if kind is PurposeKind.AUDIT:
+        raise InvalidArgumentError(
+            "a key for the audit log's checkpoints is made by the daemon alone", metadata={"field": "purpose.kind"}
+        )
+    return Purpose.of(message)
 
 
 def mask(paths: Sequence[str], allowed: frozenset[str]) -> frozenset[str]:
@@ -54,6 +65,7 @@ def key(value: Key) -> keys_pb2.Key:
         primary_version=value.primary,
         versions=[key_version(one, row.algorithm) for one in value.versions],
         etag=value.etag,
+        purpose=keys_pb2.KeyPurpose(**row.purpose.fields()),
     )
 
 

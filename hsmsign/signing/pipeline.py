@@ -22,10 +22,12 @@ from hsmsign.model.errors import (
     VersionStateError,
 )
 from hsmsign.model.limits import Limits
+from hsmsign.model.purpose import PurposeKind
 from hsmsign.policy import Action, Policy
 from hsmsign.signing import inputs as check
 from hsmsign.signing.admission import Admission
 from hsmsign.signing.failures import to_error
+from hsmsign.signing.purpose import misused
 from hsmsign.signing.values import GroupFailure, GroupResult, SignGroup
 from hsmsign.signing.verify import Verifier
 from hsmsign.store import VersionState
@@ -74,6 +76,8 @@ class SigningPipeline:
         scheme = _SCHEMES.get((key.algorithm, group.scheme)) or key.algorithm.scheme(group.scheme)
         check.check_crc(data, group.crc32c)
         bad = check.failures(scheme, group.kind, data, self._limits)
+        if key.purpose.kind is not PurposeKind.ANY:
+            bad = misused(key, scheme, group, bad)
         if bad:
             return await self._without(caller, bad, key, scheme, group, deadline)
         order = SignOrder(key.locator, scheme, group.kind, group.format, data, deadline, _flow(caller))

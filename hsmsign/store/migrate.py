@@ -52,8 +52,8 @@ def revision(connection: Connection) -> str | None:
     return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def step_up(connection: Connection, current: str | None) -> None:
-    """Run the steps that are missing, one after the other."""
+def step_up(connection: Connection, current: str | None, to: str = "head") -> None:
+    """Run the steps that are missing, one after the other, up to a revision."""
     # imported here: most starts need none of it, and it is not small
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
@@ -67,6 +67,6 @@ def step_up(connection: Connection, current: str | None) -> None:
             hint="a newer hsmsign has used this database: run that one, or restore a backup made before",
             metadata={"revision": current, "known": migrations.HEAD},
         )
-    with EnvironmentContext(Config(), script, fn=lambda rev, _context: script._upgrade_revs("head", rev)) as steps:
+    with EnvironmentContext(Config(), script, fn=lambda rev, _context: script._upgrade_revs(to, rev)) as steps:
         steps.configure(connection=connection)
         steps.run_migrations()

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, and_, delete, insert, select, update
 
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceFacts, Protection
+from hsmsign.model.purpose import Purpose
 from hsmsign.store.rows import KeyRow, RequestRow, VersionRow, VersionState
 from hsmsign.store.tables import keys, requests, versions
 
@@ -74,7 +75,8 @@ def request(connection: Connection, id: str) -> RequestRow | None:
 
 def add_key(connection: Connection, row: KeyRow) -> None:
     """A new key."""
-    connection.execute(insert(keys).values({**_fields(row), "algorithm": row.algorithm.name}))
+    values = {**_fields(row), "algorithm": row.algorithm.name, "purpose": row.purpose.plain()}
+    connection.execute(insert(keys).values(values))
 
 
 def add_version(connection: Connection, row: VersionRow) -> None:
@@ -117,6 +119,7 @@ def _version_values(row: VersionRow) -> dict[str, Any]:
 def _key(row: Row[Any]) -> KeyRow:
     values = dict(row._mapping)
     values["algorithm"] = KeyAlgorithm[values["algorithm"]]
+    values["purpose"] = Purpose.read(values["purpose"] or {})
     return KeyRow(**values)
 
 

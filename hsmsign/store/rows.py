@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceFacts, Protection
+from hsmsign.model.purpose import Purpose
 
 
 class VersionState(enum.Enum):
@@ -40,6 +41,7 @@ class KeyRow:
     """Goes up by one with every change."""
     established: bool
     """Whether it ever had a version that was made: until then nobody sees the key."""
+    purpose: Purpose = field(default_factory=Purpose)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ keys = Table(
     Column("updated", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("established", Boolean, nullable=False),
+    Column("purpose", JSON, nullable=True),
     PrimaryKeyConstraint("id", name="keys_pk"),
 )
 

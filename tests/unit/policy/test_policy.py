@@ -11,6 +11,7 @@ from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.caller import Caller
 from hsmsign.model.errors import PermissionDeniedError
 from hsmsign.model.key_facts import KeyFacts
+from hsmsign.model.purpose import PurposeKind
 from hsmsign.policy import Action, Hours, Policy, Rule, RuleSet
 
 WEB = Caller("spiffe://corp/web/1", ("sha256:ab",))
@@ -129,3 +130,15 @@ def test_whoever_no_rule_allows_anything_is_not_known() -> None:
     policy = Policy(RuleSet("p", (rule("unix:1"), rule("unix:2", deny=True))))
     assert policy.knows(Caller("unix:1"))
     assert not policy.knows(Caller("unix:2"))
+
+
+def test_a_rule_may_be_about_keys_with_a_purpose() -> None:
+    tls = rule("*", purposes=(PurposeKind.TLS_SERVER, PurposeKind.TLS_CLIENT))
+    assert may(WEB, Action.SIGN, KeyFacts("k", purpose=PurposeKind.TLS_SERVER), tls)
+    assert not may(WEB, Action.SIGN, KeyFacts("k", purpose=PurposeKind.ANY), tls)
+    # a key that is not there yet is for nothing that is known: what allows does not hold, what denies does
+    assert not may(WEB, Action.CREATE, KeyFacts("k"), rule("*", purposes=(PurposeKind.CA,), actions=(Action.CREATE,)))
+    everything = rule("*", actions=(Action.CREATE,))
+    deny = rule("*", purposes=(PurposeKind.CA,), actions=(Action.CREATE,), deny=True)
+    assert not may(WEB, Action.CREATE, KeyFacts("k"), everything, deny)
+    assert may(WEB, Action.CREATE, KeyFacts("k", purpose=PurposeKind.ANY), everything, deny)

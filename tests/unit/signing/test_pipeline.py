@@ -21,14 +21,17 @@ from hsmsign.model.errors import (
     BatchSizeError,
     DeadlineError,
     DigestLengthError,
+    FailedPreconditionError,
     InputCorruptedError,
     KeyNotFoundError,
     MessageRequiredError,
     MessageSizeError,
+    PurposeError,
     QueueFullError,
     SchemeMissingError,
     VersionStateError,
 )
+from hsmsign.model.purpose import Purpose, PurposeKind
 from hsmsign.policy import Policy
 from hsmsign.signing import Admission, Limits, SignGroup, SigningPipeline
 from hsmsign.signing.failures import to_error
@@ -295,3 +298,40 @@ async def test_public_keys_are_those_of_the_device(keyring: Keyring, device: Fak
     found = await keyring.public_key("keys/ecdsa-p256")
     loaded = serialization.load_der_public_key(found.public_key)
     assert loaded.public_numbers() == device.things[0].private.public_key().public_numbers()
+
+
+async def test_a_key_with_a_purpose_signs_messages_of_its_kind_and_says_why_not_others(
+    keyring: Keyring, pipeline: SigningPipeline, device: FakeDevice
+) -> None:
+    await keyring.create("jwt", KeyAlgorithm.EC_P256, purpose=Purpose(PurposeKind.JWT))
+    token = b"eyJhbGciOiJFUzI1NiJ9.e30"
+    result = await pipeline.sign(CALLER, group(token, b"", b"x", token, name="keys/jwt", kind=InputKind.MESSAGE))
+    assert [bool(one) for one in result.signatures] == [True, False, False, True]
+    assert [failure.index for failure in result.failures] == [1, 2]
+    assert isinstance(result.failures[0].error, MessageSizeError)
+    assert isinstance(result.failures[1].error, PurposeError)
+    assert [order.inputs for order in device.orders] == [[token, token]]
+
+
+async def test_a_key_with_a_purpose_signs_no_digests(keyring: Keyring, pipeline: SigningPipeline) -> None:
+    await keyring.create("tls", KeyAlgorithm.EC_P256, purpose=Purpose(PurposeKind.TLS_SERVER))
+    with pytest.raises(PurposeError, match="no bare digests"):
+        await pipeline.sign(CALLER, group(DIGEST, name="keys/tls"))
+
+
+async def test_a_purpose_holds_from_the_moment_of_its_change(keyring: Keyring, pipeline: SigningPipeline) -> None:
+    asked = group(DIGEST)
+    await pipeline.sign(CALLER, asked)
+    await keyring.update("keys/ecdsa-p256", purpose=Purpose(PurposeKind.CSR))
+    with pytest.raises(PurposeError):
+        await pipeline.sign(CALLER, asked)
+    await keyring.update("keys/ecdsa-p256", purpose=Purpose())
+    await pipeline.sign(CALLER, asked)
+
+
+async def test_a_key_for_the_audit_log_stays_one(keyring: Keyring, pipeline: SigningPipeline) -> None:
+    await keyring.create("log", KeyAlgorithm.EC_P256, purpose=Purpose(PurposeKind.AUDIT))
+    with pytest.raises(FailedPreconditionError):
+        await keyring.update("keys/log", purpose=Purpose())
+    result = await pipeline.sign(CALLER, group(b"origin\n1\nabc\n", name="keys/log", kind=InputKind.MESSAGE))
+    assert isinstance(result.failures[0].error, PurposeError)

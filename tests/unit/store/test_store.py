@@ -18,6 +18,7 @@ from alembic.script import ScriptDirectory
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import Protection
 from hsmsign.model.errors import ConfigurationError, StoreFullError, StoreUnavailableError
+from hsmsign.model.purpose import Purpose
 from hsmsign.store import KeyRow, Store, VersionRow, VersionState, migrate, migrations, queries
 from hsmsign.store.rows import RequestRow
 from hsmsign.store.tables import metadata
@@ -82,6 +83,31 @@ def test_a_new_database_is_as_one_that_went_through_every_step(tmp_path: Path) -
 
     assert shape(tmp_path / "new.db") == shape(tmp_path / "old.db")
     Store.open(url(tmp_path / "old.db")).close()
+
+
+async def test_keys_of_before_there_were_purposes_are_for_anything_and_keep_their_versions(path: Path) -> None:
+    before = sa.create_engine(url(path))
+    with before.begin() as connection:
+        migrate.step_up(connection, None, "0001")
+        connection.execute(
+            sa.text(
+                "INSERT INTO keys (id, algorithm, backend, labels, created, updated, revision, established)"
+                " VALUES ('old', 'EC_P256', 'soft', '{}', 1, 1, 1, 1)"
+            )
+        )
+        connection.execute(
+            sa.text(
+                "INSERT INTO versions (key, number, state, protection, created, facts, uri, adopted, keep_object)"
+                " VALUES ('old', 1, 'enabled', 'SOFTWARE', 1, '{}', '', 0, 0)"
+            )
+        )
+    before.dispose()
+    store = Store.open(url(path))
+    row = await store.read(lambda c: queries.key(c, "old"))
+    assert row is not None
+    assert row.purpose == Purpose()
+    assert [one.number for one in await store.read(lambda c: queries.versions_of(c, "old"))] == [1]
+    store.close()
 
 
 def test_a_database_of_another_program_is_refused_and_left_alone(path: Path) -> None:

@@ -1,0 +1,5 @@
+"""Whether a message is what a key is for: parsed strictly, refused with what was expected."""
+
+from hsmsign.purposes.checking import Signer, check
+
+__all__ = ["Signer", "check"]

@@ -1,0 +1,148 @@
+"""What a CA signs: certificates, CRLs and OCSP answers in its own name and within its limits."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+from cryptography.x509 import ocsp
+from cryptography.x509.oid import NameOID
+
+from hsmsign.model.algorithms import Scheme
+from hsmsign.model.purpose import Purpose, subtree
+from hsmsign.purposes import signed, subtrees
+from hsmsign.purposes.mismatch import Mismatch
+
+T = TypeVar("T", bound=x509.ExtensionType)
+
+
+def check(message: bytes, purpose: Purpose, scheme: Scheme, public_key: bytes) -> None:
+    """Raise Mismatch unless a CA with this purpose and key (SPKI, DER) signs that."""
+    name = _name(purpose.issuer)
+    if (certificate := signed.certificate(message, scheme)) is not None:
+        _check_certificate(certificate, name, purpose, public_key)
+    elif (crl := signed.crl(message, scheme)) is not None:
+        _same_issuer(crl.issuer, name)
+    elif (response := signed.response(message, scheme)) is not None:
+        if response.responder_name != name and not _is_hash_of(response, public_key):
+            raise Mismatch(f"an OCSP answer of {name.rfc4514_string()} or of this key's hash")
+    else:
+        raise Mismatch("a TBSCertificate, a TBSCertList (of this scheme), or OCSP ResponseData, in DER")
+
+
+def check_request(message: bytes, scheme: Scheme, public_key: bytes) -> None:
+    """Raise Mismatch unless that is a CertificationRequestInfo for this key."""
+    request = signed.request(message, scheme)
+    if request is None:
+        raise Mismatch("a CertificationRequestInfo (RFC 2986) in DER")
+    if _spki(request) != public_key:
+        raise Mismatch("a CertificationRequestInfo for this very key")
+
+
+def check_response(message: bytes, scheme: Scheme, public_key: bytes) -> None:
+    """Raise Mismatch unless that is OCSP ResponseData; where it names its signer by a hash, it is this key's."""
+    response = signed.response(message, scheme)
+    if response is None:
+        raise Mismatch("OCSP ResponseData (RFC 6960) in DER")
+    if response.responder_name is None and not _is_hash_of(response, public_key):
+        raise Mismatch("OCSP ResponseData whose responder is this key")
+
+
+def is_to_be_signed(message: bytes, scheme: Scheme) -> bool:
+    """Whether it could be signed as a certificate, a request, a CRL or an OCSP answer."""
+    readers = (signed.certificate, signed.crl, signed.request, signed.response)
+    return any(read(message, scheme) is not None for read in readers)
+
+
+def _check_certificate(found: x509.Certificate, name: x509.Name, purpose: Purpose, public_key: bytes) -> None:
+    _same_issuer(found.issuer, name)
+    if found.version is not x509.Version.v3:
+        raise Mismatch("a certificate of version 3: older ones cannot say that they are no CA")
+    try:
+        extensions = found.extensions
+        subject = found.subject
+        valid = found.not_valid_after_utc - found.not_valid_before_utc
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        raise Mismatch("a certificate whose names and extensions can be read, each extension once") from None
+    if purpose.max_validity_days and valid > dt.timedelta(days=purpose.max_validity_days):
+        raise Mismatch(f"a certificate that is valid for at most {purpose.max_validity_days} days, not {valid.days}")
+    own = subject == name and _spki(found) == public_key
+    is_ca = _check_path(extensions, purpose, own=own)
+    if purpose.permitted_names and not own:
+        trees = tuple(subtree(one) for one in purpose.permitted_names)
+        if is_ca:
+            _check_constraints(extensions, trees, purpose)
+        else:
+            _check_names(extensions, subject, trees, purpose)
+
+
+def _check_path(extensions: x509.Extensions, purpose: Purpose, *, own: bool) -> bool:
+    """Whether it is a CA's. Raises Mismatch where there may be none, or none that deep."""
+    basic = _find(extensions, x509.BasicConstraints)
+    usage = _find(extensions, x509.KeyUsage)
+    if basic is None or not basic.ca:
+        if usage is not None and (usage.key_cert_sign or usage.crl_sign):
+            raise Mismatch("a certificate whose keyUsage has keyCertSign or cRLSign only where it is a CA's")
+        return False
+    allowed = purpose.path_length if own else purpose.path_length - 1
+    if allowed < 0:
+        raise Mismatch("a certificate that is no CA's (CA:FALSE): the key's path length is 0")
+    if basic.path_length is None or basic.path_length > allowed:
+        raise Mismatch(f"a CA's certificate with a pathLenConstraint of at most {allowed}")
+    return True
+
+
+def _check_names(extensions: x509.Extensions, subject: x509.Name, trees: subtrees.Subtrees, purpose: Purpose) -> None:
+    names = list(_find(extensions, x509.SubjectAlternativeName) or ())
+    if not names or not subtrees.all_inside(names, trees):
+        raise Mismatch(f"a certificate with a subjectAltName, all of it in {', '.join(purpose.permitted_names)}")
+    hosts = {name.value.lower() for name in names if isinstance(name, x509.DNSName | x509.RFC822Name)}
+    for one in subject.get_attributes_for_oid(NameOID.COMMON_NAME):
+        # old programs look for a host's name here
+        text = str(one.value).lower()
+        if ("." in text or "@" in text) and text not in hosts:
+            raise Mismatch("a certificate whose common name, where it is a host's, is in the subjectAltName too")
+
+
+def _check_constraints(extensions: x509.Extensions, trees: subtrees.Subtrees, purpose: Purpose) -> None:
+    constraints = _find(extensions, x509.NameConstraints)
+    permitted = list(constraints.permitted_subtrees or ()) if constraints is not None else []
+    if not subtrees.all_inside(permitted, trees) or not subtrees.same_kinds(permitted, trees):
+        raise Mismatch(f"a CA's certificate with nameConstraints that permit only {', '.join(purpose.permitted_names)}")
+
+
+def _find(extensions: x509.Extensions, kind: type[T]) -> T | None:
+    try:
+        return extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _same_issuer(issuer: x509.Name, name: x509.Name) -> None:
+    if issuer != name:
+        raise Mismatch(f"something issued by {name.rfc4514_string()}, which is the key's own name")
+
+
+def _spki(found: x509.Certificate | x509.CertificateSigningRequest) -> bytes:
+    try:
+        return found.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except Exception:  # noqa: BLE001 - a key of a kind that is not known here: it is not this one
+        return b""
+
+
+def _is_hash_of(response: ocsp.OCSPResponse, public_key: bytes) -> bool:
+    return response.responder_key_hash == _hash(public_key)
+
+
+@functools.lru_cache(256)
+def _hash(public_key: bytes) -> bytes:
+    """SHA-1 of the subjectPublicKey (RFC 6960, section 4.2.1)."""
+    return x509.SubjectKeyIdentifier.from_public_key(load_der_public_key(public_key)).digest  # type: ignore[arg-type]
+
+
+@functools.lru_cache(256)
+def _name(text: str) -> x509.Name:
+    return x509.Name.from_rfc4514_string(text)
