@@ -20,6 +20,7 @@ _COMMANDS = {
     "verify": ("hsmsign.cli.signing:verify", "Check a signature; exit code 0 valid, 1 not."),
     "csr": ("hsmsign.cli.csr:csr", "Make a certificate signing request (PKCS #10)."),
     "attest": ("hsmsign.cli.attest:attest", "Check offline where a key lives."),
+    "audit": ("hsmsign.cli.audit:audit", "Read and check the audit log: tail, prove, check, verify."),
     "backend": ("hsmsign.cli.backends:backend", "Show the devices behind the daemon."),
     "bench": ("hsmsign.cli.bench:bench", "Measure signatures of your key on your daemon."),
     "init": ("hsmsign.cli.init:init", "Make a configuration, a token and certificates. [server]"),

@@ -23,6 +23,7 @@ from hsmsign.client.values import (
     BackendInfo,
     Health,
     KeyInfo,
+    LogCheckpoint,
     PublicKeyInfo,
     Signature,
     SignedBatch,
@@ -292,6 +293,28 @@ class AsyncClient:
     async def health(self, service: str = "", *, deadline: float | None = None) -> Health:
         """How the daemon is, or one backend (`backends/NAME`)."""
         return await self._call(messages.health(service), deadline)
+
+    async def audit_checkpoint(self, *, deadline: float | None = None) -> LogCheckpoint:
+        """The newest checkpoint of the daemon's audit log."""
+        return await self._call(messages.get_checkpoint(), deadline)
+
+    async def audit_proof(self, id: str, *, deadline: float | None = None) -> bytes:
+        """Proof (C2SP tlog-proof) that a record is in the audit log; see `Client.audit_proof`."""
+        return await self._call(messages.prove_record(id), deadline)
+
+    async def audit_records(
+        self, *, last: int = 0, follow: bool = False, deadline: float | None = None
+    ) -> AsyncIterator[tuple[int, bytes]]:
+        """Index and record (JSON) of the `last` ones; with `follow`, of all that come, too."""
+        method: Any = self._channel.unary_stream(*messages.TAIL)
+        call = method(messages.tail_records(last, follow), timeout=deadline)
+        try:
+            async for answer in call:
+                yield answer.index, answer.record
+        except grpc.aio.AioRpcError as error:
+            raise from_call(error, self.endpoint) from None
+        finally:
+            call.cancel()
 
     async def _call(self, call: Call[T], deadline: float | None) -> T:
         method = self._methods.get(call.path)

@@ -24,6 +24,7 @@ from hsmsign.client.values import (
     BackendInfo,
     Health,
     KeyInfo,
+    LogCheckpoint,
     PublicKeyInfo,
     Signature,
     SignedBatch,
@@ -322,6 +323,27 @@ class Client:
     def health(self, service: str = "", *, deadline: float | None = None) -> Health:
         """How the daemon is, or one backend (`backends/NAME`), as `grpc.health.v1` tells it."""
         return self._call(messages.health(service), deadline)
+
+    def audit_checkpoint(self, *, deadline: float | None = None) -> LogCheckpoint:
+        """The newest checkpoint of the daemon's audit log."""
+        return self._call(messages.get_checkpoint(), deadline)
+
+    def audit_proof(self, id: str, *, deadline: float | None = None) -> bytes:
+        """Proof (C2SP tlog-proof) that a record is in the audit log: by its index, its id, or its request's id."""
+        return self._call(messages.prove_record(id), deadline)
+
+    def audit_records(
+        self, *, last: int = 0, follow: bool = False, deadline: float | None = None
+    ) -> Iterator[tuple[int, bytes]]:
+        """Index and record (JSON) of the `last` ones; with `follow`, of all that come, too. No deadline by default."""
+        call = self._channel.unary_stream(*messages.TAIL)(messages.tail_records(last, follow), timeout=deadline)
+        try:
+            for answer in call:
+                yield answer.index, answer.record
+        except grpc.RpcError as error:
+            raise from_call(error, self.endpoint) from None
+        finally:
+            call.cancel()
 
     def _method(self, call: Call[T]) -> Any:
         method = self._methods.get(call.path)

@@ -17,7 +17,7 @@ from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceFacts, Protection
 from hsmsign.model.errors import HsmsignError, InvalidArgumentError
 from hsmsign.model.purpose import Purpose, PurposeKind
-from hsmsign.v1 import backends_pb2, keys_pb2
+from hsmsign.v1 import audit_pb2, backends_pb2, keys_pb2
 
 T = TypeVar("T")
 _ALGORITHMS = dict(enumerate(KeyAlgorithm, start=1))
@@ -165,6 +165,37 @@ def _document(answer: keys_pb2.KeyAttestation) -> bytes:
             answer.possession_signature,
         )
     )
+
+
+def get_checkpoint() -> Call[values.LogCheckpoint]:
+    """GetCheckpoint."""
+    return Call(
+        "/hsmsign.v1.AuditService/GetCheckpoint",
+        audit_pb2.GetCheckpointRequest(),
+        audit_pb2.GetCheckpointResponse,
+        lambda answer: values.LogCheckpoint(answer.checkpoint, answer.verifier_key),
+    )
+
+
+def prove_record(id: str) -> Call[bytes]:
+    """ProveRecord."""
+    request = audit_pb2.ProveRecordRequest(id=id)
+    return Call(
+        "/hsmsign.v1.AuditService/ProveRecord", request, audit_pb2.ProveRecordResponse, lambda answer: answer.proof
+    )
+
+
+TAIL: tuple[str, Any, Any] = (
+    "/hsmsign.v1.AuditService/TailRecords",
+    audit_pb2.TailRecordsRequest.SerializeToString,
+    audit_pb2.TailRecordsResponse.FromString,
+)
+"""TailRecords, for a channel."""
+
+
+def tail_records(last: int, follow: bool) -> audit_pb2.TailRecordsRequest:
+    """The `last` records; with `follow`, also those that come."""
+    return audit_pb2.TailRecordsRequest(last=last, follow=follow)
 
 
 def list_backends() -> Call[tuple[tuple[values.BackendInfo, ...], str]]:

@@ -115,6 +115,16 @@ class BackendInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class LogCheckpoint:
+    """The newest checkpoint of the audit log, and what it can be checked with."""
+
+    note: bytes
+    """A signed note (C2SP tlog-checkpoint)."""
+    verifier_key: str
+    """NAME+ID+KEY (C2SP signed-note): keep it elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
 class Signature:
     """A signature, the version that made it, and the scheme."""
 

@@ -15,6 +15,9 @@ from typing import Any
 
 Event = dict[str, Any]
 
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
+_SETTLED = 10.0
+"""Seconds after which a child that ends is not counted as one that keeps failing."""
 _STARTING = 60.0
 """Seconds that a child may take until its first sign of life."""
 
@@ -107,3 +110,15 @@ class Child:
     def _signal(self, number: signal.Signals) -> None:
         if self.alive():
             self._process.send_signal(number)
+
+
+class Backoff:
+    """How long to wait before a child is started again: not at all the first time."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def after(self, lived: float) -> float:
+        """Seconds to wait after a child that lived so long."""
+        self._failures = 0 if lived > _SETTLED else self._failures + 1
+        return 0.0 if self._failures <= 1 else min(_FIRST_WAIT * 2.0 ** (self._failures - 2), _LONGEST_WAIT)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsmsign.backends.base import BackendConfig
-from hsmsign.daemon.worker_config import HostAddress, WorkerConfig
+from hsmsign.daemon.worker_config import AuditConfig, HostAddress, WorkerConfig
 from hsmsign.model.errors import ConfigurationError
 from hsmsign.model.hostwire import error_from_json, from_json
 from hsmsign.model.limits import Limits
@@ -27,6 +27,7 @@ class Config:
     tls: TlsPaths
     policy: RuleSet
     limits: Limits
+    audit: AuditConfig
     store_url: str
     state_dir: Path
     run_dir: Path
@@ -37,7 +38,7 @@ class Config:
     backends: tuple[BackendConfig, ...]
     default_backend: str
 
-    def for_worker(self, endpoint: str, hosts: tuple[HostAddress, ...]) -> WorkerConfig:
+    def for_worker(self, endpoint: str, hosts: tuple[HostAddress, ...], audit_socket: Path | None) -> WorkerConfig:
         """What a worker is told: nothing of PINs and modules."""
         return WorkerConfig(
             store_url=self.store_url,
@@ -47,6 +48,8 @@ class Config:
             listen=endpoint,
             tls=self.tls if self.listen is not None else None,
             policy=self.policy,
+            audit=self.audit,
+            audit_socket=audit_socket,
             limits=self.limits,
             drain_seconds=self.drain_seconds,
             log_level=self.log_level,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
+import socket
 import stat
 import tempfile
 from collections.abc import Callable
@@ -160,7 +162,9 @@ def _write_new(path: Path, text: str) -> bool:
 
 def _config_text(plan: Plan, backend: str) -> str:
     text = Path(__file__).with_name("hsmsign.toml.in").read_text(encoding="utf-8")
-    return text.replace("@LISTEN@", plan.listen).replace("@BACKEND@", backend)
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname()) or "localhost"
+    origin = f"{host}/hsmsign-{secrets.token_hex(4)}"  # a name that no other log has
+    return text.replace("@LISTEN@", plan.listen).replace("@ORIGIN@", origin).replace("@BACKEND@", backend)
 
 
 def _policy_text() -> str:

@@ -15,14 +15,11 @@ import structlog
 
 from hsmsign.backends.base import BackendConfig
 from hsmsign.daemon import listeners
-from hsmsign.daemon.children import Child, Event
+from hsmsign.daemon.children import Backoff, Child, Event
 from hsmsign.daemon.config import Config
 from hsmsign.daemon.worker_config import WorkerConfig
 from hsmsign.model.hostwire import to_json
 
-_FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
-_SETTLED = 10.0
-"""Seconds after which a child that ends is not counted as one that keeps failing."""
 _PARTING = 2.0
 """Seconds that a worker which does not serve yet is given to go."""
 _REFUSED = frozenset({"PIN_REFUSED", "PIN_LOCKED"})
@@ -59,18 +56,6 @@ class Environments:
         return {name: value for name, value in os.environ.items() if name not in names and name not in _SUPERVISORS_OWN}
 
 
-class _Backoff:
-    """How long to wait before a child is started again: not at all the first time."""
-
-    def __init__(self) -> None:
-        self._failures = 0
-
-    def after(self, lived: float) -> float:
-        """Seconds to wait after a child that lived so long."""
-        self._failures = 0 if lived > _SETTLED else self._failures + 1
-        return 0.0 if self._failures <= 1 else min(_FIRST_WAIT * 2.0 ** (self._failures - 2), _LONGEST_WAIT)
-
-
 class HostKeeper:
     """One device host after the other, on one listening socket that callers can always reach."""
 
@@ -100,7 +85,7 @@ class HostKeeper:
         self._task = asyncio.get_running_loop().create_task(self._keep())
 
     async def _keep(self) -> None:
-        backoff = _Backoff()
+        backoff = Backoff()
         while not self._stopping.is_set():
             began, expected = time.monotonic(), False
             try:
@@ -257,7 +242,7 @@ class WorkerKeeper:
     async def _keep(
         self, child: Child, run: asyncio.Task[int], config: WorkerConfig, environment: dict[str, str]
     ) -> None:
-        backoff = _Backoff()
+        backoff = Backoff()
         while True:
             code = await run
             self._retiring.discard(child)

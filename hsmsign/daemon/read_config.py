@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from hsmsign.backends.base import BackendConfig, PinSource, Quirks, TpmConfig
 from hsmsign.daemon import schema
 from hsmsign.daemon.config import Config
+from hsmsign.daemon.worker_config import AuditConfig
 from hsmsign.model.errors import ConfigurationError
 from hsmsign.model.hostwire import error_to_json, to_json
 from hsmsign.model.limits import Limits
@@ -92,6 +93,7 @@ def _resolve(file: schema.File, base: Path) -> Config:
         tls=_tls(server.tls, base),
         policy=reading.read(base / file.policy.file),
         limits=Limits(**server.limits.model_dump()),
+        audit=AuditConfig(**{**file.audit.model_dump(), "folder": base / file.audit.folder}),
         store_url=_store_url(file.store.url, base),
         state_dir=base / file.daemon.state_dir,
         run_dir=base / file.daemon.run_dir,

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from hsmsign.daemon.worker_config import Durability
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Bytes = Annotated[int, Field(ge=1, le=64 << 20)]
@@ -71,6 +73,16 @@ class Daemon(Table):
     run_dir: Path = Path("run")
     drain_seconds: Seconds = 10.0
     heartbeat_seconds: Annotated[float, Field(ge=1.5, le=3600)] = 5.0
+
+
+class Audit(Table):
+    """[audit]"""
+
+    folder: Path = Path("audit")
+    origin: Annotated[str, StringConstraints(pattern=r"^[!-*,-~]{1,200}$")] = "hsmsign"
+    durability: Durability = Durability.STRICT
+    checkpoint_seconds: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+    key: Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$")] = "audit-log"
 
 
 class Log(Table):
@@ -158,6 +170,7 @@ class File(Table):
     policy: PolicyTable = PolicyTable()
     store: StoreTable = StoreTable()
     daemon: Daemon = Daemon()
+    audit: Audit = Audit()
     log: Log = Log()
     backends: Annotated[dict[BackendName, AnyBackend], Field(min_length=1)]
 

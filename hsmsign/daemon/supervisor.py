@@ -19,11 +19,12 @@ import structlog
 
 from hsmsign.daemon import config as configuration
 from hsmsign.daemon import listeners, logs
+from hsmsign.daemon.audit_keeper import AuditKeeper
 from hsmsign.daemon.children import Child
 from hsmsign.daemon.config import Config
 from hsmsign.daemon.keepers import Environments, HostKeeper, WorkerKeeper
 from hsmsign.daemon.notify import Notifier
-from hsmsign.daemon.worker_config import HostAddress, WorkerConfig
+from hsmsign.daemon.worker_config import Durability, HostAddress, WorkerConfig
 from hsmsign.model.errors import HsmsignError
 
 EXIT_CONFIG = 78
@@ -41,6 +42,7 @@ class Supervisor:
         self._notify = Notifier()
         self._hosts: dict[str, HostKeeper] = {}
         self._worker: WorkerKeeper | None = None
+        self._audit: AuditKeeper | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reload = asyncio.Event()
@@ -79,6 +81,9 @@ class Supervisor:
         self._environments.learn(config)
         self._worker = WorkerKeeper(self._changed)
         self._worker.listen(config)
+        if config.audit.durability is not Durability.OFF:
+            environment = self._environments.for_worker()
+            self._audit = AuditKeeper(config.audit.folder, config.run_dir, environment, self._changed)
         for backend in config.backends:
             self._hosts[backend.name] = HostKeeper(backend, config, self._environments, self._changed)
 
@@ -86,8 +91,10 @@ class Supervisor:
         assert self._worker is not None  # noqa: S101 - _open made it
         for host in self._hosts.values():
             host.start()
-        start = self._worker.start(self._worker_config(self._config), self._environments.for_worker())
-        failure = await self._unless_stopped(start)
+        failure = await self._unless_stopped(self._audit.start()) if self._audit is not None else None
+        if failure is None and not self._stop.is_set():
+            start = self._worker.start(self._worker_config(self._config), self._environments.for_worker())
+            failure = await self._unless_stopped(start)
         if failure is not None:
             log.error("the daemon cannot start", error=failure.get("message", ""), hint=failure.get("hint", ""))
             return EXIT_CONFIG
@@ -133,7 +140,7 @@ class Supervisor:
         hosts = tuple(
             HostAddress(backend.name, backend.kind, self._hosts[backend.name].path) for backend in config.backends
         )
-        return config.for_worker(self._worker.endpoint, hosts)
+        return config.for_worker(self._worker.endpoint, hosts, self._audit.path if self._audit is not None else None)
 
     # ---- SIGHUP ----
 
@@ -160,6 +167,9 @@ class Supervisor:
             raise configuration.restart_needed("daemon.state_dir or daemon.run_dir")
         if (config.listen, config.unix_socket, config.unix_group) != (old.listen, old.unix_socket, old.unix_group):
             raise configuration.restart_needed("where the daemon listens")
+        off = Durability.OFF
+        if (config.audit.folder, config.audit.durability is off) != (old.audit.folder, old.audit.durability is off):
+            raise configuration.restart_needed("audit.folder, or whether there is an audit log")
         self._environments.learn(config)
         added = {
             backend.name: HostKeeper(backend, config, self._environments, self._changed)
@@ -202,6 +212,8 @@ class Supervisor:
 
     def _children(self) -> list[Child]:
         children = [host.child for host in (*self._hosts.values(), *self._leaving) if host.child is not None]
+        if self._audit is not None and self._audit.child is not None:
+            children.append(self._audit.child)
         return [*children, *(self._worker.children if self._worker is not None else [])]
 
     def _changed(self) -> None:
@@ -214,6 +226,7 @@ class Supervisor:
             "pids": {
                 "supervisor": os.getpid(),
                 "worker": self._worker.current.pid,
+                **({"auditor": self._audit.child.pid} if self._audit is not None and self._audit.child else {}),
                 "hosts": {name: host.child.pid for name, host in self._hosts.items() if host.child is not None},
             },
         }
@@ -229,6 +242,8 @@ class Supervisor:
         if self._worker is not None:
             await self._within(self._worker.stop(), self._config.drain_seconds + 5)
         await self._within(self._end_hosts(), self._config.drain_seconds + 5)
+        if self._audit is not None:
+            await self._within(self._audit.stop(), self._config.drain_seconds + 5)
         for child in self._children():
             child.kill()
         if self._worker is not None:

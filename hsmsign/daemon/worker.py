@@ -15,14 +15,18 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 
 import structlog
 import uvloop
 
+from hsmsign.audit.auditing import Audit, LoggedAudit, NoAudit
+from hsmsign.audit.recorder import Recorder
 from hsmsign.daemon import logs, worker_files
 from hsmsign.daemon.control import ChildControl
-from hsmsign.daemon.worker_config import WorkerConfig
+from hsmsign.daemon.worker_config import Durability, WorkerConfig
+from hsmsign.devices.base import Device
 from hsmsign.devices.remote import RemoteDevice
 from hsmsign.keyring import Keyring
 from hsmsign.model.device import DeviceHealth, DeviceState
@@ -36,6 +40,7 @@ from hsmsign.server.identity import Identifier
 from hsmsign.server.revocation import NO_CRLS
 from hsmsign.server.tls_files import TlsFiles
 from hsmsign.signing import Admission, SigningPipeline
+from hsmsign.signing.checkpoints import Checkpointer
 from hsmsign.store import Store
 
 _BEAT = 1.0
@@ -72,6 +77,7 @@ class Worker:
         prefix = f"hsmsign/{secrets.token_hex(8)}" if self._unix is not None else None
         tls = TlsFiles(config.tls) if config.tls is not None and config.listen else None
         policy = Policy(config.policy)
+        recorder, audit, checkpointer = self._open_audit(keyring, devices)
         application = build(
             keyring=keyring,
             pipeline=SigningPipeline(
@@ -80,6 +86,7 @@ class Worker:
                 config.limits,
                 policy,
                 Admission(config.policy.limits, config.limits.max_in_flight_per_caller),
+                audit,
             ),
             policy=policy,
             devices=devices,
@@ -91,26 +98,48 @@ class Worker:
                 tls12=config.tls is not None and config.tls.tls12,
                 crls=tls.crls if tls is not None else lambda: NO_CRLS,
             ),
+            audit=audit,
+            audit_log=(config.audit.folder if recorder is not None else None, config.audit.key),
         )
         doorman = self._open_ports(application, prefix, tls)
         await application.server.start()
         application.set_serving(True)
         self._control.send("ready")
-        beating = loop.create_task(self._beat())
-        watching = loop.create_task(_watch(tls)) if tls is not None else None
+        beside = [loop.create_task(self._beat())]
+        if tls is not None:
+            beside.append(loop.create_task(_watch(tls)))
+        if checkpointer is not None:
+            beside.append(loop.create_task(checkpointer.run(config.audit.checkpoint_seconds)))
         await self._stop.wait()
         log.info("draining", seconds=config.drain_seconds)
         if doorman is not None:
             doorman.close_door()
         await application.stop(config.drain_seconds)
+        if checkpointer is not None:
+            await checkpointer.make()
+        if recorder is not None:
+            await recorder.close()
         await keyring.close()
         for device in devices.values():
             await device.close()
         await asyncio.to_thread(store.close)
-        beating.cancel()
-        if watching is not None:
-            watching.cancel()
+        for task in beside:
+            task.cancel()
         return 0
+
+    def _open_audit(
+        self, keyring: Keyring, devices: Mapping[str, Device]
+    ) -> tuple[Recorder | None, Audit, Checkpointer | None]:
+        """The way to the audit log, and what signs its checkpoints."""
+        config, said = self._config, self._config.audit
+        if config.audit_socket is None:
+            log.warning("nothing is recorded: audit.durability is off")
+            return None, NoAudit(), None
+        recorder = Recorder(config.audit_socket, relaxed=said.durability is Durability.RELAXED)
+        checkpointer = None
+        if said.checkpoint_seconds:
+            checkpointer = Checkpointer(keyring, devices, recorder, origin=said.origin, key=said.key)
+        return recorder, LoggedAudit(recorder, durable=said.durability is Durability.STRICT), checkpointer
 
     async def _beat(self) -> None:
         """To the very end: a worker that drains is alive."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,31 @@ class HostAddress:
     socket: Path
 
 
+class Durability(enum.Enum):
+    """When an answer leaves. The value is the word in hsmsign.toml."""
+
+    STRICT = "strict"
+    """When its record is on the disk."""
+    RELAXED = "relaxed"
+    """At once: the record is on the disk about a second later."""
+    OFF = "off"
+    """Nothing is recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditConfig:
+    """The audit log."""
+
+    folder: Path
+    origin: str
+    """Its name, in checkpoints."""
+    durability: Durability
+    checkpoint_seconds: float
+    """0: no checkpoints."""
+    key: str
+    """The id of the key that signs them."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
     """Everything a worker is made from; paths are absolute."""
@@ -31,6 +57,9 @@ class WorkerConfig:
     """"host:port" with the real port, or empty: no TCP."""
     tls: TlsPaths | None
     policy: RuleSet
+    audit: AuditConfig
+    audit_socket: Path | None = None
+    """Where the auditor listens."""
     limits: Limits = field(default_factory=Limits)
     drain_seconds: float = 10.0
     max_unix_connections: int = 1024

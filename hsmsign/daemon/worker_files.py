@@ -23,6 +23,7 @@ def readable(config: WorkerConfig) -> Iterator[Path]:
     if config.tls is not None:  # their folders: what is renewed is another file
         tls = config.tls
         yield from (path.parent for path in (tls.certificate, tls.key, tls.client_ca, tls.client_crl) if path)
+    yield config.audit.folder  # to read: the auditor alone writes it
     if not config.store_url.startswith(_SQLITE):
         yield from _of_postgresql()
 

@@ -37,7 +37,8 @@ class Keyring:
         """`mended` names backends on which nothing can have been left half made, or is still being made by
         another process: they are not mended before their first change here."""
         self._desk = Desk(store, devices)
-        self._default = default_backend
+        self.default_backend = default_backend
+        """Where keys are made where nothing is said."""
         self._recovered: set[str] = set(mended)
         self._loading: dict[tuple[str, int], asyncio.Task[ResolvedKey]] = {}
         self.cached = self._desk.cache.get
@@ -70,7 +71,7 @@ class Keyring:
             raise InvalidArgumentError("a key that is there already has its policy", hint="leave pcrs out to adopt it")
         said = (id, algorithm and algorithm.value, backend, checked, adopt_uri, pcrs, meant.plain())
         asked = checks.fingerprint("create", *said)
-        chosen = backend or self._default
+        chosen = backend or self.default_backend
         if adopt_uri:
             adoption = adopting.Adoption(id, request, asked, chosen, checked, meant, adopt_uri, algorithm)
             return await self._change(id, chosen, lambda: adopting.adopt(self._desk, adoption))

@@ -292,6 +292,12 @@ class TokenNotPresentError(UnavailableError):
     reason = "TOKEN_NOT_PRESENT"
 
 
+class AuditUnavailableError(UnavailableError):
+    """What was done could not be recorded, so its result is not given out."""
+
+    reason = "AUDIT_UNAVAILABLE"
+
+
 class StoreUnavailableError(UnavailableError):
     """The database cannot be reached or is locked."""
 
@@ -323,6 +329,13 @@ class SignatureCorruptedError(HsmsignError):
     """The CRC32C of a signature does not fit it: it changed on its way to the caller."""
 
     reason = "SIGNATURE_CORRUPTED"
+    code = "DATA_LOSS"
+
+
+class AuditError(HsmsignError):
+    """An audit log, a checkpoint or a proof is not what it should be."""
+
+    reason = "AUDIT_INVALID"
     code = "DATA_LOSS"
 
 

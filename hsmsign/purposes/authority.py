@@ -61,6 +61,8 @@ def _check_certificate(found: x509.Certificate, name: x509.Name, purpose: Purpos
     _same_issuer(found.issuer, name)
     if found.version is not x509.Version.v3:
         raise Mismatch("a certificate of version 3: older ones cannot say that they are no CA")
+    if found.serial_number <= 0:
+        raise Mismatch("a certificate with a serial number above 0")
     try:
         extensions = found.extensions
         subject = found.subject

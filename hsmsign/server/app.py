@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection
 
+from hsmsign.audit.auditing import Audit
 from hsmsign.devices.base import Device
 from hsmsign.keyring import Keyring
 from hsmsign.policy import Policy
+from hsmsign.server.audit import AuditService
 from hsmsign.server.backends import BackendService
 from hsmsign.server.guard import Guard, Identify
 from hsmsign.server.health import HealthBoard
@@ -19,7 +22,7 @@ from hsmsign.server.keys import KeyService
 from hsmsign.server.rights import Rights
 from hsmsign.server.signing import SigningService
 from hsmsign.signing import Limits, SigningPipeline
-from hsmsign.v1 import backends_pb2, keys_pb2, signing_pb2
+from hsmsign.v1 import audit_pb2, backends_pb2, keys_pb2, signing_pb2
 
 _LAST_WORDS = 1.0
 """Seconds for answers that are on their way out when the daemon stops."""
@@ -55,10 +58,13 @@ def build(
     limits: Limits,
     version: str,
     identify: Identify,
+    audit: Audit,
+    audit_log: tuple[Path | None, str],
 ) -> Application:
-    """Put all services on a server. Needs a running event loop."""
+    """Put all services on a server. Needs a running event loop. `audit_log` is the log's folder (None: there is none),
+    and the id of the key that signs its checkpoints."""
     server = grpc.aio.server(options=_options(limits))
-    guard = Guard(identify, limits.max_calls_per_caller)
+    guard = Guard(identify, limits.max_calls_per_caller, audit)
     rights = Rights(policy, keyring)
     services = {
         keys_pb2.DESCRIPTOR.services_by_name["KeyService"]: KeyService(keyring, rights),
@@ -66,6 +72,7 @@ def build(
         backends_pb2.DESCRIPTOR.services_by_name["BackendService"]: BackendService(
             devices, default_backend, version, rights
         ),
+        audit_pb2.DESCRIPTOR.services_by_name["AuditService"]: AuditService(*audit_log, keyring, rights),
     }
     server.add_generic_rpc_handlers([guard.handlers(service, servicer) for service, servicer in services.items()])
     names = [service.full_name for service in services]

@@ -7,6 +7,7 @@ interceptor: a call then costs no second coroutine, and bytes that are no reques
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import logging
@@ -23,8 +24,16 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from hsmsign.audit.auditing import Audit
+from hsmsign.audit.records import OK, CallMade
 from hsmsign.model.caller import Caller
-from hsmsign.model.errors import CallerLimitError, HsmsignError, InvalidArgumentError, UnavailableError
+from hsmsign.model.errors import (
+    AuditUnavailableError,
+    CallerLimitError,
+    HsmsignError,
+    InvalidArgumentError,
+    UnavailableError,
+)
 from hsmsign.server.errors import abort
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -33,6 +42,8 @@ Identify = Callable[[Any], Caller]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}")
 _OFTEN = frozenset({"Sign", "SignBatch", "Verify"})
 """Calls that are worth a line each only where somebody looks closely."""
+_SIGNING = frozenset({"Sign", "SignBatch", "SignStream"})
+"""Calls whose signatures are recorded one by one, not the call."""
 
 
 @dataclass(slots=True)
@@ -47,14 +58,20 @@ class Call:
     """Who calls, asked anew. Raises UnauthenticatedError for one that may not call any more."""
     drained: asyncio.Event
     """Set when the daemon wants to stop: long calls end soon."""
+    request_id: str
+    about: str = ""
+    """The key that it is about."""
+    recorded: bool = False
+    """Whether what comes of it stands in the audit log already."""
 
 
 class Guard:
     """Stands around every method of the servicers that are given to `handlers`."""
 
-    def __init__(self, identify: Identify, max_calls: int) -> None:
+    def __init__(self, identify: Identify, max_calls: int, audit: Audit) -> None:
         """`max_calls`: of one caller that may be under way."""
         self._identify = identify
+        self._audit = audit
         self._max_calls = max_calls
         self._calls: dict[str, int] = {}
         self._log = structlog.get_logger("hsmsign.server").bind()
@@ -90,44 +107,53 @@ class Guard:
 
             return grpc.stream_stream_rpc_method_handler(stream)
 
+        if method.server_streaming:
+
+            async def answers(data: bytes, context: Context) -> None:
+                await self._run(method.name, context, lambda call: _begin(behaviour, parse(data), call))
+
+            return grpc.unary_stream_rpc_method_handler(answers)
+
         async def unary(data: bytes, context: Context) -> Any:
             return await self._run(method.name, context, lambda call: _answer(behaviour, parse(data), call))
 
         return grpc.unary_unary_rpc_method_handler(unary)
 
     async def _run(self, method: str, context: Context, work: Callable[[Call], Awaitable[Any]]) -> Any:
-        started = time.perf_counter()
-        caller: Caller | None = None
+        said = _Said(method, context, self._request_id(context), time.perf_counter())
         self._active += 1
         try:
-            caller = self._enter(self._identify(context))
+            said.caller = self._enter(self._identify(context))
             if self.drained.is_set():
                 raise UnavailableError("the daemon is stopping", hint="connect again", retry_after=1.0)
+            self._audit.ready()
             left = context.time_remaining()
             deadline = 0.0 if left is None else time.monotonic() + left
             identify = functools.partial(self._identify, context)
-            answer = await work(Call(caller, deadline, context, identify, self.drained))
+            said.call = Call(said.caller, deadline, context, identify, self.drained, said.request_id)
+            answer = await work(said.call)
+            if method not in _SIGNING:
+                await self._audit.call(said.record(OK))
         except HsmsignError as error:
             failure = error
         except asyncio.CancelledError:
-            self._note(method, context, caller, "CANCELLED", started)
+            self._note(said, "CANCELLED")
             raise
         except Exception:  # noqa: BLE001 - the last resort: it is logged, and the caller learns nothing of it
             failure = HsmsignError(
                 "something went wrong inside the daemon", hint="its log says what, by the request id"
             )
-            request_id = self._request_id(context)
-            self._log.exception("a call failed inside", method=method, request_id=request_id)
+            self._log.exception("a call failed inside", method=method, request_id=said.request_id)
         else:
-            self._note(method, context, caller, "OK", started)
+            self._note(said, "OK")
             return answer
         finally:
-            if caller is not None:
-                self._leave(caller)
+            if said.caller is not None:
+                self._leave(said.caller)
             self._active -= 1
             if not self._active:
                 self._idle.set()
-        await self._fail(method, context, caller, failure, started)
+        await self._fail(said, failure)
         return None
 
     def _enter(self, caller: Caller) -> Caller:
@@ -150,32 +176,23 @@ class Guard:
         else:
             del self._calls[caller.name]
 
-    async def _fail(
-        self, method: str, context: Context, caller: Caller | None, error: HsmsignError, started: float
-    ) -> None:
-        request_id = self._note(method, context, caller, error.code, started, error)
-        await abort(context, error, request_id)
+    async def _fail(self, said: _Said, error: HsmsignError) -> None:
+        self._note(said, error.code, error)
+        if said.call is None or not said.call.recorded:
+            with contextlib.suppress(AuditUnavailableError):  # the caller hears no, and why, in any case
+                await self._audit.call(said.record(error.reason))
+        await abort(said.context, error, said.request_id)
 
-    def _note(
-        self,
-        method: str,
-        context: Context,
-        caller: Caller | None,
-        code: str,
-        started: float,
-        error: HsmsignError | None = None,
-    ) -> str:
-        """Log the call, where such calls are logged. Answers with its id."""
-        often = error is None and method in _OFTEN
+    def _note(self, said: _Said, code: str, error: HsmsignError | None = None) -> None:
+        """Log the call, where such calls are logged."""
+        often = error is None and said.method in _OFTEN
         if often and not self._log.is_enabled_for(logging.DEBUG):
-            return ""
-        request_id = self._request_id(context)
-        said = {} if error is None else {"reason": error.reason, "error": error.message}
-        who = {"caller": caller.name} if caller is not None else {"peer": context.peer()}
+            return
+        why = {} if error is None else {"reason": error.reason, "error": error.message}
+        who = {"caller": said.caller.name} if said.caller is not None else {"peer": said.context.peer()}
         level = logging.DEBUG if often else logging.ERROR if code == "INTERNAL" else logging.INFO
-        ms = round((time.perf_counter() - started) * 1000, 3)
-        self._log.log(level, "call", method=method, code=code, ms=ms, request_id=request_id, **who, **said)
-        return request_id
+        ms = round((time.perf_counter() - said.started) * 1000, 3)
+        self._log.log(level, "call", method=said.method, code=code, ms=ms, request_id=said.request_id, **who, **why)
 
     def _request_id(self, context: Context) -> str:
         """The caller's `x-request-id` where it is a decent one, else one of our own."""
@@ -185,8 +202,49 @@ class Guard:
         return f"{self._prefix}-{next(self._numbers):x}"
 
 
+@dataclass(slots=True)
+class _Said:
+    """What is known of a call that is under way."""
+
+    method: str
+    context: Context
+    request_id: str
+    started: float
+    caller: Caller | None = None
+    call: Call | None = None
+
+    def record(self, outcome: str) -> CallMade:
+        """What the audit log gets to know of it."""
+        return CallMade(
+            self.method,
+            self.caller.name if self.caller is not None else "",
+            self.request_id,
+            self.call.about if self.call is not None else "",
+            outcome,
+            time.perf_counter() - self.started,
+            self.context.peer() if self.caller is None else "",
+        )
+
+
 async def _answer(behaviour: Callable[..., Awaitable[Message]], request: Message, call: Call) -> bytes:
+    call.about = _about(request)
     return (await behaviour(request, call)).SerializeToString()
+
+
+async def _begin(behaviour: Callable[..., Awaitable[None]], request: Message, call: Call) -> None:
+    call.about = _about(request)
+    await behaviour(request, call)
+
+
+def _about(request: Any) -> str:
+    """The name of the key that a request is about."""
+    fields = request.DESCRIPTOR.fields_by_name
+    if "key_id" in fields:
+        return f"keys/{request.key_id}"
+    for field in ("key", "key_version"):
+        if field in fields:
+            return str(getattr(request, field).name)
+    return str(request.name) if "name" in fields else ""
 
 
 async def _parsed(parse: Callable[[bytes], Message], requests: AsyncIterator[bytes]) -> AsyncIterator[Message]:

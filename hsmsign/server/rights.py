@@ -42,6 +42,10 @@ class Rights:
         """Whether a list of keys shows this one."""
         return self._policy.decide(caller, Action.READ, key.facts).allowed
 
+    def to_audit(self, caller: Caller) -> None:
+        """To read the audit log."""
+        self._policy.require(caller, Action.AUDIT, None)
+
     def to_anything(self, caller: Caller) -> None:
         """To anything at all."""
         if not self._policy.knows(caller):

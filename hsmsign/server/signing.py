@@ -20,12 +20,15 @@ class SigningService:
 
     async def Sign(self, request: signing_pb2.SignRequest, call: Call) -> signing_pb2.SignResponse:
         """One."""
-        return wire.sign_response(await self._pipeline.sign(call.caller, wire.sign_order(request), call.deadline))
+        order = wire.sign_order(request)
+        call.recorded = True
+        result = await self._pipeline.sign(call.caller, order, call.deadline, call.request_id)
+        return wire.sign_response(result)
 
     async def SignBatch(self, request: signing_pb2.SignBatchRequest, call: Call) -> signing_pb2.SignBatchResponse:
         """Many."""
         groups = [wire.sign_group(group) for group in request.groups]
-        return wire.batch_response(await self._pipeline.sign_batch(call.caller, groups, call.deadline))
+        return wire.batch_response(await self._pipeline.sign_batch(call.caller, groups, call.deadline, call.request_id))
 
     async def SignStream(self, requests: AsyncIterator[signing_pb2.SignStreamRequest], call: Call) -> None:
         """Many, over a long time."""

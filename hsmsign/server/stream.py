@@ -82,7 +82,7 @@ class _Stream:
             return group
         try:
             caller = self._call.identify()  # a stream may outlive the caller's certificate
-            return await self._pipeline.sign_message(caller, group, self._call.deadline)
+            return await self._pipeline.sign_message(caller, group, self._call.deadline, self._call.request_id)
         except HsmsignError as error:
             return error
         except Exception:  # noqa: BLE001 - the last resort: it is logged, and the caller learns nothing of it

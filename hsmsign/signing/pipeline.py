@@ -7,6 +7,8 @@ import time
 import zlib
 from collections.abc import Mapping
 
+from hsmsign.audit.auditing import Audit
+from hsmsign.audit.records import OK, SignaturesMade
 from hsmsign.devices.base import Device
 from hsmsign.keyring import Keyring, ResolvedKey
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme
@@ -54,19 +56,55 @@ class SigningPipeline:
         limits: Limits,
         policy: Policy,
         admission: Admission,
+        audit: Audit,
     ) -> None:
         self._keyring = keyring
         self._policy = policy
         self._admission = admission
+        self._audit = audit
         self._devices = devices
         self._limits = limits
         self._verifier = Verifier(limits)
+        self._unheard: set[asyncio.Future[None]] = set()
 
-    async def sign(self, caller: Caller, group: SignGroup, deadline: float = 0.0) -> GroupResult:
-        """Sign all inputs of a group; what is wrong with single items stands in the answer.
+    async def sign(self, caller: Caller, group: SignGroup, deadline: float = 0.0, request: str = "") -> GroupResult:
+        """Sign all inputs of a group; what is wrong with single items stands in the answer. `request` is the id under
+        which it is recorded: before it answers.
 
-        Raises what concerns the group as a whole: the right, the key, the scheme, the checksum, the device's queue.
+        Raises what concerns the group as a whole: the right, the key, the scheme, the checksum, the device's queue;
+        and AuditUnavailableError, where a signature was, or would be, made that could not be recorded.
         """
+        self._audit.ready()
+        started = time.perf_counter()
+
+        def made(outcome: str, result: GroupResult | None = None) -> SignaturesMade:
+            return SignaturesMade(
+                caller.name,
+                request,
+                result.key_version if result else group.name,
+                result.scheme if result else group.scheme,
+                group.kind,
+                group.inputs,
+                result.signatures if result else (),
+                {one.index: one.error.reason for one in result.failures} if result and result.failures else {},
+                outcome,
+                time.perf_counter() - started,
+            )
+
+        try:
+            result = await self._sign(caller, group, deadline)
+        except HsmsignError as error:
+            await self._audit.signatures(made(error.reason))
+            raise
+        except asyncio.CancelledError:
+            # the caller has gone: what the device signed until now is given to nobody
+            self._unheard.add(task := asyncio.ensure_future(self._audit.signatures(made("CANCELLED"))))
+            task.add_done_callback(self._unheard.discard)
+            raise
+        await self._audit.signatures(made(OK, result))
+        return result
+
+    async def _sign(self, caller: Caller, group: SignGroup, deadline: float) -> GroupResult:
         data = group.inputs
         if not data:
             raise BatchSizeError("the group has no inputs", hint="send at least one")
@@ -89,7 +127,7 @@ class SigningPipeline:
         return result
 
     async def sign_batch(
-        self, caller: Caller, groups: list[SignGroup | HsmsignError], deadline: float = 0.0
+        self, caller: Caller, groups: list[SignGroup | HsmsignError], deadline: float = 0.0, request: str = ""
     ) -> list[GroupResult | HsmsignError]:
         """Sign several groups at the same time; the answers in their order, each a result or its error.
 
@@ -98,29 +136,31 @@ class SigningPipeline:
         """
         check.check_sizes(groups, self._limits)
         if len(groups) == 1:
-            return [await self.sign_or_error(caller, groups[0], deadline)]
+            return [await self.sign_or_error(caller, groups[0], deadline, request)]
         async with asyncio.TaskGroup() as tasks:
-            started = [tasks.create_task(self.sign_or_error(caller, group, deadline)) for group in groups]
+            started = [tasks.create_task(self.sign_or_error(caller, group, deadline, request)) for group in groups]
         return [task.result() for task in started]
 
     async def sign_or_error(
-        self, caller: Caller, group: SignGroup | HsmsignError, deadline: float
+        self, caller: Caller, group: SignGroup | HsmsignError, deadline: float, request: str = ""
     ) -> GroupResult | HsmsignError:
         """As `sign`, with the error as the answer."""
         if isinstance(group, HsmsignError):
             return group
         try:
-            return await self.sign(caller, group, deadline)
+            return await self.sign(caller, group, deadline, request)
         except HsmsignError as error:
             return error
 
-    async def sign_message(self, caller: Caller, group: SignGroup, deadline: float) -> GroupResult | HsmsignError:
+    async def sign_message(
+        self, caller: Caller, group: SignGroup, deadline: float, request: str = ""
+    ) -> GroupResult | HsmsignError:
         """As `sign_or_error`, for a group that is a call of its own: the limits of a batch hold for it."""
         try:
             check.check_sizes([group], self._limits)
         except HsmsignError as error:
             return error
-        return await self.sign_or_error(caller, group, deadline)
+        return await self.sign_or_error(caller, group, deadline, request)
 
     async def verify(self, caller: Caller, group: SignGroup, signature: bytes) -> tuple[str, bool]:
         """Check a signature over the group's one input: the version's name, and whether it is good."""

@@ -72,7 +72,7 @@ class Load:
 def test_it_leaves_no_process_and_no_socket_when_it_stops(new_daemon: Callable[..., Daemon]) -> None:
     daemon = new_daemon().start()
     family = daemon.family()
-    assert len(family) == 3
+    assert len(family) == 4  # supervisor, auditor, host, worker
     assert daemon.stop() == 0
     assert [process for process in family if process.is_running()] == []
     assert not (daemon.folder / "run" / "hsmsign.sock").exists()

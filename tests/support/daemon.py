@@ -50,14 +50,23 @@ def hsmsign(*words: str | Path, environment: Mapping[str, str] | None = None) ->
 class Daemon:
     """A folder set up by `init`, and a daemon that runs on it between `start` and `stop`."""
 
-    def __init__(self, *, edit: Callable[[str], str] = lambda text: text, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        edit: Callable[[str], str] = lambda text: text,
+        options: tuple[str, ...] = (),
+        checkpoint_seconds: float = 0,
+    ) -> None:
+        """Without `checkpoint_seconds` the daemon makes no key of its own: tests count keys."""
         # not pytest's folder: a Unix socket's path has 107 bytes at most
         self.folder = Path(tempfile.mkdtemp(prefix="hsmsign-test-"))
         self.process: subprocess.Popen[bytes] | None = None
         done = hsmsign("init", self.folder, "--listen", "127.0.0.1:0", *options)
         assert done.returncode == 0, done.stderr
         self.config = self.folder / "hsmsign.toml"
-        self.configure(edit)
+        self.configure(
+            lambda text: edit(text.replace("checkpoint_seconds = 60", f"checkpoint_seconds = {checkpoint_seconds}"))
+        )
         self.environment: dict[str, str] = {}
         self._log = self.folder / "log"
 

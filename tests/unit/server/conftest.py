@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
+from hsmsign.audit.auditing import NoAudit
 from hsmsign.keyring import Keyring
 from hsmsign.model.caller import Caller
 from hsmsign.policy import Policy
@@ -57,12 +58,16 @@ async def daemon(tmp_path, device: FakeDevice, limits: Limits, identify) -> Asyn
     policy = Policy(policies.EVERYTHING)
     app = build(
         keyring=keyring,
-        pipeline=SigningPipeline(keyring, devices, limits, policy, Admission((), limits.max_in_flight_per_caller)),
+        pipeline=SigningPipeline(
+            keyring, devices, limits, policy, Admission((), limits.max_in_flight_per_caller), NoAudit()
+        ),
         policy=policy,
         devices=devices,
         default_backend="soft",
         limits=limits,
         version="1.2.3",
+        audit=NoAudit(),
+        audit_log=(None, "audit-log"),
         identify=identify,
     )
     port = app.server.add_insecure_port("127.0.0.1:0")

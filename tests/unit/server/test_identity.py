@@ -12,6 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
+from hsmsign.audit.auditing import NoAudit
 from hsmsign.keyring import Keyring
 from hsmsign.model.errors import ConfigurationError, UnauthenticatedError
 from hsmsign.policy import Policy
@@ -187,12 +188,14 @@ async def server(tmp_path):
     policy = Policy(policies.EVERYTHING)
     app = build(
         keyring=keyring,
-        pipeline=SigningPipeline(keyring, {"soft": device}, Limits(), policy, Admission((), 1000)),
+        pipeline=SigningPipeline(keyring, {"soft": device}, Limits(), policy, Admission((), 1000), NoAudit()),
         policy=policy,
         devices={"soft": device},
         default_backend="soft",
         limits=Limits(),
         version="1",
+        audit=NoAudit(),
+        audit_log=(None, "audit-log"),
         identify=identify,
     )
     yield app.server, heard

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
+from hsmsign.audit.auditing import NoAudit
 from hsmsign.keyring import Keyring
 from hsmsign.model import tpm
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
@@ -61,7 +62,9 @@ async def keyring(tmp_path, device: FakeDevice):
 
 @pytest.fixture
 def pipeline(keyring: Keyring, device: FakeDevice) -> SigningPipeline:
-    return SigningPipeline(keyring, {"soft": device}, LIMITS, Policy(policies.EVERYTHING), Admission((), 1000))
+    return SigningPipeline(
+        keyring, {"soft": device}, LIMITS, Policy(policies.EVERYTHING), Admission((), 1000), NoAudit()
+    )
 
 
 def group(*inputs: bytes, name: str = "keys/ecdsa-p256", **more) -> SignGroup:
