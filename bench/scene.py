@@ -34,8 +34,14 @@ class Scene:
     environment: dict[str, str]
 
     @classmethod
-    def build(cls, options: Sequence[str] = (), edit: Callable[[str], str] = lambda text: text) -> Scene:
-        """A token (or what `options` of init make), a daemon with a configuration that `edit` changed, a key."""
+    def build(
+        cls,
+        options: Sequence[str] = (),
+        edit: Callable[[str], str] = lambda text: text,
+        prepare: Callable[[Path], None] = lambda _: None,
+    ) -> Scene:
+        """A token (or what `options` of init make), a daemon with a configuration that `edit` changed and a folder
+        that `prepare` changed, a key."""
         folder = Path(tempfile.mkdtemp(prefix="hsmsign-bench-"))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -45,6 +51,7 @@ class Scene:
         subprocess.run(init, check=True, capture_output=True)
         config = edit((folder / "hsmsign.toml").read_text())
         (folder / "hsmsign.toml").write_text(config)
+        prepare(folder)
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen([*command, "serve", "--config", str(folder / "hsmsign.toml")], stderr=log)
         while not (folder / "run" / "endpoints.json").exists():
@@ -95,7 +102,8 @@ class Scene:
     def pids(self) -> list[int]:
         """The daemon's processes."""
         pids = json.loads((self.folder / "run" / "endpoints.json").read_text())["pids"]
-        return [pids["supervisor"], pids["worker"], *pids["hosts"].values()]
+        hosts = pids.pop("hosts")
+        return [*pids.values(), *hosts.values()]
 
     def memory(self) -> float:
         """MiB of the daemon as a whole: proportional set size, so that shared pages count once."""

@@ -6,39 +6,65 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from hsmsign.audit.wire import COUNT, SIZE, Ask, Frames, Say, frame
+from hsmsign.audit.wire import SIZE, Ask, Frames, Say, frame
 from hsmsign.model.errors import AuditUnavailableError
 
 _PATIENCE = 5.0
 """Seconds without the auditor after which callers are told."""
 _AGAIN = 0.05
+_SIBLINGS = 8
+_GATHERING = 0.004
+"""Seconds that a group waits where so many calls are under way that more will come: each asks the disk once."""
 _REFUSING = 1.0
 """Seconds after a refusal in which nothing is tried: the disk is full for longer than a moment."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """Records that go out together, and who waits for them."""
+
+    lines: list[bytes] = field(default_factory=list)
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+
+    def end(self, error: AuditUnavailableError | None = None) -> None:
+        """Tell everybody."""
+        for done in self.waiting:
+            if not done.done():
+                if error is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(error)
 
 
 class Recorder:
     """Sends records to the auditor, and says when they are in the log.
 
+    One group is on its way at a time: what comes meanwhile is the next one, so that the disk is asked once for many.
     The auditor may go away and come back: what has no answer yet is sent again, so that a record can be there twice,
     with the same id.
     """
 
-    def __init__(self, path: Path, *, relaxed: bool = False) -> None:
+    def __init__(self, path: Path, *, relaxed: bool = False, busy: Callable[[], int] = lambda: 0) -> None:
+        """`busy` tells how many calls are under way."""
         self._path = path
+        self._busy = busy
+        self._gathering = False
         self._kind = Ask.RELAXED if relaxed else Ask.RECORDS
-        self._records: deque[tuple[bytes, asyncio.Future[None]]] = deque()
+        self._next = _Group()
+        self._under_way: _Group | None = None
         self._questions: deque[asyncio.Future[bytes]] = deque()
-        self._out: list[bytes] = []
         self._wire: _Wire | None = None
         self._lost_at = time.monotonic()
         self._refused: tuple[float, str] = (0.0, "")
         self._disconnected = asyncio.Event()
         self._disconnected.set()
-        self._task = asyncio.get_running_loop().create_task(self._keep_connected())
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._keep_connected())
 
     def ready(self) -> None:
         """Raise AuditUnavailableError where it is known that nothing can be recorded now."""
@@ -49,13 +75,11 @@ class Recorder:
 
     def write(self, lines: Iterable[bytes]) -> asyncio.Future[None]:
         """Record. What it answers is done when the records are in the log, or raises AuditUnavailableError."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+        done: asyncio.Future[None] = self._loop.create_future()
         done.add_done_callback(_seen)
-        data = frame(self._kind, b"\n".join(lines))
-        self._records.append((data, done))
-        if self._wire is not None:
-            self._send(data)
+        self._next.lines += lines
+        self._next.waiting.append(done)
+        self._gather()
         return done
 
     async def head(self) -> tuple[int, bytes]:
@@ -69,14 +93,13 @@ class Recorder:
 
     def waiting(self) -> int:
         """Calls whose records are not in the log yet."""
-        return len(self._records)
+        return len(self._next.waiting) + (len(self._under_way.waiting) if self._under_way is not None else 0)
 
     async def close(self) -> None:
         """Wait for what is on its way, a moment, and let go."""
         with contextlib.suppress(TimeoutError, AuditUnavailableError):
             async with asyncio.timeout(_PATIENCE):
-                while self._records:
-                    await asyncio.wait([self._records[-1][1]])
+                await self.write([])
         self._task.cancel()
         if self._wire is not None:
             self._wire.transport.close()
@@ -87,17 +110,14 @@ class Recorder:
     def heard(self, kind: int, body: bytes) -> None:
         """An answer came."""
         if kind in (Say.DONE, Say.REFUSED):
-            (count,) = COUNT.unpack_from(body)
-            words = body[COUNT.size :].decode(errors="replace")
+            group, self._under_way = self._under_way, None
+            error = None
             if kind == Say.REFUSED:
-                self._refused = (time.monotonic() + _REFUSING, words)
-            for _ in range(count):
-                _, done = self._records.popleft()
-                if not done.done():
-                    if kind == Say.DONE:
-                        done.set_result(None)
-                    else:
-                        done.set_exception(_unavailable(words))
+                self._refused = (time.monotonic() + _REFUSING, body.decode(errors="replace"))
+                error = _unavailable(self._refused[1])
+            if group is not None:
+                group.end(error)
+            self._gather()
         else:
             question = self._questions.popleft()
             if not question.done():
@@ -116,11 +136,10 @@ class Recorder:
     # ----
 
     async def _keep_connected(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._disconnected.wait()
             try:
-                _, wire = await loop.create_unix_connection(lambda: _Wire(self), str(self._path))
+                _, wire = await self._loop.create_unix_connection(lambda: _Wire(self), str(self._path))
             except OSError:
                 if time.monotonic() > self._lost_at + _PATIENCE:
                     self._fail("the auditor is not there")
@@ -128,33 +147,45 @@ class Recorder:
                 continue
             self._disconnected.clear()
             self._wire = wire
-            self._out = [data for data, _ in self._records]
-            self._flush()
+            if self._under_way is not None:
+                self._send(self._under_way)
+            else:
+                self._send_next()
 
     async def _ask(self, question: bytes) -> bytes:
         if self._wire is None:
             raise _unavailable("the auditor is not there")
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[bytes] = self._loop.create_future()
         self._questions.append(answer)
-        self._send(question)
+        self._wire.transport.write(question)
         return await answer
 
-    def _send(self, data: bytes) -> None:
-        """What is sent in one round of the loop goes out together."""
-        if not self._out:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._out.append(data)
+    def _gather(self) -> None:
+        """Send what waits, with what else comes soon."""
+        if self._gathering or not self._next.waiting or self._under_way is not None:
+            return
+        self._gathering = True
+        if self._busy() - len(self._next.waiting) >= _SIBLINGS:
+            self._loop.call_later(_GATHERING, self._send_next)
+        else:
+            self._loop.call_soon(self._send_next)
 
-    def _flush(self) -> None:
-        out, self._out = self._out, []
-        if self._wire is not None and out:
-            self._wire.transport.write(b"".join(out))
+    def _send_next(self) -> None:
+        self._gathering = False
+        if self._next.waiting and self._under_way is None and self._wire is not None:
+            self._under_way, self._next = self._next, _Group()
+            self._send(self._under_way)
+
+    def _send(self, group: _Group) -> None:
+        if self._wire is not None:
+            self._wire.transport.write(frame(self._kind, b"\n".join(group.lines)))
 
     def _fail(self, words: str) -> None:
-        while self._records:
-            _, done = self._records.popleft()
-            if not done.done():
-                done.set_exception(_unavailable(words))
+        groups = [self._under_way, self._next]
+        self._under_way, self._next = None, _Group()
+        for group in groups:
+            if group is not None:
+                group.end(_unavailable(words))
 
 
 class _Wire(asyncio.Protocol):

@@ -7,7 +7,6 @@ import struct
 from collections.abc import Iterator
 
 HEADER = struct.Struct("!BI")
-COUNT = struct.Struct("!I")
 SIZE = struct.Struct("!Q")
 BODY_MAX = 64 << 20
 
@@ -16,7 +15,7 @@ class Ask(enum.IntEnum):
     """What a worker sends."""
 
     RECORDS = 1
-    """Records, a line each: answered when they are durable."""
+    """Records, a line each, or none: answered when they are durable."""
     RELAXED = 2
     """The same, answered when they are written; durable a second later at most."""
     HEAD = 3
@@ -29,9 +28,9 @@ class Say(enum.IntEnum):
     """What the auditor answers, in the order of what it was asked."""
 
     DONE = 1
-    """So many frames of records (COUNT) are in the log."""
+    """A frame of records is in the log."""
     REFUSED = 2
-    """So many frames (COUNT) could not be written; why, in words."""
+    """A frame of records could not be written; why, in words."""
     HEAD = 3
     """Size (SIZE) and root."""
     KEPT = 4

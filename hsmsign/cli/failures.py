@@ -49,7 +49,7 @@ def exit_code(error: HsmsignError) -> int:
     """The sysexits code of an error (docs/cli.md)."""
     if isinstance(error, errors.ConfigurationError):
         return EX_CONFIG
-    if isinstance(error, errors.AttestationError):
+    if isinstance(error, errors.AttestationError | errors.AuditError):
         return EX_NO
     if isinstance(error, errors.PinRefusedError | errors.PinLockedError):
         return EX_UNAVAILABLE

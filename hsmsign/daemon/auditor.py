@@ -17,13 +17,12 @@ import struct
 import sys
 import time
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import hsmsign
 from hsmsign.audit.log import AuditLog
 from hsmsign.audit.records import Records
-from hsmsign.audit.wire import COUNT, SIZE, Ask, Frames, Say, frame
+from hsmsign.audit.wire import SIZE, Ask, Frames, Say, frame
 from hsmsign.daemon.control import ChildControl
 from hsmsign.model.errors import AuditError, HsmsignError
 from hsmsign.server.confinement import confine
@@ -107,10 +106,10 @@ class Auditor:
 
     def _take(self, caller: _Caller, kind: int, body: bytes) -> None:
         if kind == Ask.RECORDS:
-            self._lines += body.split(b"\n")
+            self._lines += _lines(body)
             self._waiting.append(caller)
         elif kind == Ask.RELAXED:
-            self._relaxed(caller, body.split(b"\n"))
+            self._relaxed(caller, _lines(body))
         elif kind == Ask.HEAD:
             self._commit()
             head = self._log.head()
@@ -126,27 +125,24 @@ class Auditor:
             return
         lines, waiting = self._lines, self._waiting
         self._lines, self._waiting = [], []
-        counts: dict[_Caller, int] = {}
-        for caller in waiting:
-            counts[caller] = counts.get(caller, 0) + 1
+        kind, words = Say.DONE, b""
         try:
             self._log.append(lines)
         except OSError as error:
-            for caller, count in counts.items():
-                self._say(caller, Say.REFUSED, COUNT.pack(count) + (error.strerror or str(error)).encode())
-            return
-        self._sync()
-        for caller, count in counts.items():
-            self._say(caller, Say.DONE, COUNT.pack(count))
+            kind, words = Say.REFUSED, _why(error)
+        if kind is Say.DONE:
+            self._sync()
+        for caller in waiting:
+            self._say(caller, kind, words)
 
     def _relaxed(self, caller: _Caller, lines: list[bytes]) -> None:
         try:
             self._log.append(lines)
         except OSError as error:
-            self._say(caller, Say.REFUSED, COUNT.pack(1) + (error.strerror or str(error)).encode())
+            self._say(caller, Say.REFUSED, _why(error))
             return
         self._unsynced_since = self._unsynced_since or time.monotonic()
-        self._say(caller, Say.DONE, COUNT.pack(1))
+        self._say(caller, Say.DONE)
 
     def _keep(self, caller: _Caller, note: bytes) -> None:
         try:
@@ -155,7 +151,7 @@ class Auditor:
         except AuditError as error:
             self._say(caller, Say.KEPT, error.message.encode())
         except OSError as error:
-            self._say(caller, Say.KEPT, (error.strerror or str(error)).encode())
+            self._say(caller, Say.KEPT, _why(error))
 
     def _sync(self) -> None:
         self._log.sync()
@@ -176,6 +172,14 @@ class Auditor:
             caller.socket.close()
 
 
+def _lines(body: bytes) -> list[bytes]:
+    return body.split(b"\n") if body else []
+
+
+def _why(error: OSError) -> bytes:
+    return (error.strerror or str(error)).encode()
+
+
 def main() -> int:
     """Read the control channel's first line, and serve."""
     parser = argparse.ArgumentParser(prog="hsmsign-auditor")
@@ -190,7 +194,7 @@ def main() -> int:
     try:
         folder = Path(message["folder"])
         log = AuditLog.open(folder)
-        log.append([Records().event("started", version=version("hsmsign"))])
+        log.append([Records().event("started")])
         log.sync()
         confine([Path("/usr"), Path("/lib"), Path(sys.prefix), Path(hsmsign.__file__).parent], [folder])
     except HsmsignError as error:

@@ -93,7 +93,7 @@ def _resolve(file: schema.File, base: Path) -> Config:
         tls=_tls(server.tls, base),
         policy=reading.read(base / file.policy.file),
         limits=Limits(**server.limits.model_dump()),
-        audit=AuditConfig(**{**file.audit.model_dump(), "folder": base / file.audit.folder}),
+        audit=_audit(file, base),
         store_url=_store_url(file.store.url, base),
         state_dir=base / file.daemon.state_dir,
         run_dir=base / file.daemon.run_dir,
@@ -104,6 +104,22 @@ def _resolve(file: schema.File, base: Path) -> Config:
         backends=backends,
         default_backend=chosen[0],
     )
+
+
+def _audit(file: schema.File, base: Path) -> AuditConfig:
+    """The log lies where a worker cannot write: not where the sockets and the database are."""
+    folder = (base / file.audit.folder).resolve()
+    store = _store_url(file.store.url, base)
+    workers = [base / file.daemon.run_dir]
+    if store.startswith(_SQLITE):
+        workers.append(Path(store.removeprefix(_SQLITE)).parent)
+    for place in workers:
+        if folder.is_relative_to(place.resolve()):
+            raise ConfigurationError(
+                f"audit.folder lies in {place}, where workers write: one that was taken over could change the log",
+                hint="give it a folder of its own",
+            )
+    return AuditConfig(**{**file.audit.model_dump(), "folder": base / file.audit.folder})
 
 
 def _tls(tls: schema.Tls, base: Path) -> TlsPaths:

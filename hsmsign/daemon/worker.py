@@ -58,6 +58,7 @@ class Worker:
         self._unix = unix
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._application: Application | None = None
 
     async def run(self) -> int:
         """Serve until SIGTERM or until the supervisor is gone. Returns the exit code."""
@@ -78,7 +79,7 @@ class Worker:
         tls = TlsFiles(config.tls) if config.tls is not None and config.listen else None
         policy = Policy(config.policy)
         recorder, audit, checkpointer = self._open_audit(keyring, devices)
-        application = build(
+        application = self._application = build(
             keyring=keyring,
             pipeline=SigningPipeline(
                 keyring,
@@ -127,6 +128,9 @@ class Worker:
             task.cancel()
         return 0
 
+    def _calls_under_way(self) -> int:
+        return self._application.active() if self._application is not None else 0
+
     def _open_audit(
         self, keyring: Keyring, devices: Mapping[str, Device]
     ) -> tuple[Recorder | None, Audit, Checkpointer | None]:
@@ -135,7 +139,9 @@ class Worker:
         if config.audit_socket is None:
             log.warning("nothing is recorded: audit.durability is off")
             return None, NoAudit(), None
-        recorder = Recorder(config.audit_socket, relaxed=said.durability is Durability.RELAXED)
+        recorder = Recorder(
+            config.audit_socket, relaxed=said.durability is Durability.RELAXED, busy=self._calls_under_way
+        )
         checkpointer = None
         if said.checkpoint_seconds:
             checkpointer = Checkpointer(keyring, devices, recorder, origin=said.origin, key=said.key)

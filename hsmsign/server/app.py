@@ -36,6 +36,10 @@ class Application:
         self._guard = guard
         self._health = health
 
+    def active(self) -> int:
+        """Calls that are under way."""
+        return self._guard.active()
+
     def set_serving(self, serving: bool) -> None:
         """What the health service says of the daemon as a whole."""
         self._health.set_serving(serving)

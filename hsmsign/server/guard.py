@@ -86,6 +86,10 @@ class Guard:
         made = {method.name: self._handler(method, getattr(servicer, method.name)) for method in service.methods}
         return grpc.method_handlers_generic_handler(service.full_name, made)
 
+    def active(self) -> int:
+        """Calls that are under way."""
+        return self._active
+
     async def drain(self, seconds: float) -> None:
         """Take no new calls, and wait at most so long for those that are under way."""
         self.drained.set()

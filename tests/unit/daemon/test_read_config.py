@@ -84,3 +84,11 @@ def test_what_cannot_work_is_refused(tmp_path: Path, text: str, words: str) -> N
 def test_a_login_free_token_needs_no_pin(tmp_path: Path) -> None:
     text = BACKEND.replace('pin = { file = "pin" }\n', "") + '[backends.soft.quirks]\nlogin_as = "none"\n'
     assert read(written(tmp_path, text)).backends[0].pin is None
+
+
+@pytest.mark.parametrize("folder", ["run/audit", "state", "state/audit", "."])
+def test_the_audit_log_lies_where_a_worker_cannot_write(tmp_path: Path, folder: str) -> None:
+    text = f'[audit]\nfolder = "{folder}"\n' + BACKEND
+    if folder == ".":
+        text = '[store]\nurl = "sqlite:///hsmsign.db"\n' + text
+    assert "where workers write" in refused(tmp_path, text)
