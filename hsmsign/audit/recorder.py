@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from hsmsign.audit.records import Records
 from hsmsign.audit.wire import SIZE, Ask, Frames, Say, frame
 from hsmsign.model.errors import AuditUnavailableError
 
@@ -20,8 +21,8 @@ _AGAIN = 0.05
 _SIBLINGS = 8
 _GATHERING = 0.004
 """Seconds that a group waits where so many calls are under way that more will come: each asks the disk once."""
-_REFUSING = 1.0
-"""Seconds after a refusal in which nothing is tried: the disk is full for longer than a moment."""
+_PROBE = 1.0
+"""Seconds between two looks whether a log that was refused can be written again."""
 
 
 @dataclass(slots=True)
@@ -60,7 +61,7 @@ class Recorder:
         self._questions: deque[asyncio.Future[bytes]] = deque()
         self._wire: _Wire | None = None
         self._lost_at = time.monotonic()
-        self._refused: tuple[float, str] = (0.0, "")
+        self._refused = ""
         self._disconnected = asyncio.Event()
         self._disconnected.set()
         self._loop = asyncio.get_running_loop()
@@ -68,8 +69,8 @@ class Recorder:
 
     def ready(self) -> None:
         """Raise AuditUnavailableError where it is known that nothing can be recorded now."""
-        if self._refused[0] and time.monotonic() < self._refused[0]:
-            raise _unavailable(self._refused[1])
+        if self._refused:
+            raise _unavailable(self._refused)
         if self._wire is None and time.monotonic() > self._lost_at + _PATIENCE:
             raise _unavailable("the auditor is not there")
 
@@ -112,9 +113,10 @@ class Recorder:
         if kind in (Say.DONE, Say.REFUSED):
             group, self._under_way = self._under_way, None
             error = None
+            self._refused = body.decode(errors="replace") if kind == Say.REFUSED else ""
             if kind == Say.REFUSED:
-                self._refused = (time.monotonic() + _REFUSING, body.decode(errors="replace"))
-                error = _unavailable(self._refused[1])
+                error = _unavailable(self._refused)
+                self._loop.call_later(_PROBE, self._probe)
             if group is not None:
                 group.end(error)
             self._gather()
@@ -169,6 +171,11 @@ class Recorder:
             self._loop.call_later(_GATHERING, self._send_next)
         else:
             self._loop.call_soon(self._send_next)
+
+    def _probe(self) -> None:
+        """Nobody else tries while it is known that it cannot be written."""
+        if self._refused and not self._next.waiting:
+            self.write([Records().event("resumed")])
 
     def _send_next(self) -> None:
         self._gathering = False

@@ -22,6 +22,8 @@ class Config:
     """A checked configuration."""
 
     listen: tuple[str, int] | None
+    metrics: tuple[str, int] | None
+    """Where metrics and health are told over HTTP."""
     unix_socket: Path | None
     unix_group: str
     tls: TlsPaths

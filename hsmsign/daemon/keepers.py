@@ -180,6 +180,8 @@ class WorkerKeeper:
         self._tasks: set[asyncio.Task[None]] = set()
         self._reserved: socket.socket | None = None
         self._unix: socket.socket | None = None
+        self._metrics: socket.socket | None = None
+        self.metrics_endpoint = ""
         self._stopping = False
 
     def listen(self, config: Config) -> None:
@@ -187,7 +189,12 @@ class WorkerKeeper:
         if config.listen is not None:
             host, port = config.listen
             self._reserved, port = listeners.reserve_port(host, port)
-            self.endpoint = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            self.endpoint = _endpoint(host, port)
+        if config.metrics is not None:
+            host, port = config.metrics
+            self._metrics, port = listeners.reserve_port(host, port)
+            self._metrics.listen()
+            self.metrics_endpoint = _endpoint(host, port)
         if config.unix_socket is not None:
             self._unix = listeners.open_public_unix(config.unix_socket, config.unix_group)
 
@@ -235,7 +242,8 @@ class WorkerKeeper:
 
     def _spawn(self, config: WorkerConfig, environment: dict[str, str]) -> Child:
         message = {"config": to_json(replace(config, listen=self.endpoint))}
-        child = Child.start("worker", "hsmsign.daemon.worker", {"--unix-fd": self._unix}, message, environment)
+        sockets = {"--unix-fd": self._unix, "--metrics-fd": self._metrics}
+        child = Child.start("worker", "hsmsign.daemon.worker", sockets, message, environment)
         log.info("worker started", pid=child.pid)
         return child
 
@@ -269,8 +277,13 @@ class WorkerKeeper:
 
     def close(self) -> None:
         """Let go of the sockets, and of the path in the file system."""
-        if self._reserved is not None:
-            self._reserved.close()
+        for reserved in (self._reserved, self._metrics):
+            if reserved is not None:
+                reserved.close()
         if self._unix is not None:
             Path(self._unix.getsockname()).unlink(missing_ok=True)
             self._unix.close()
+
+
+def _endpoint(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -76,18 +76,14 @@ def _known_keys(location: tuple[int | str, ...], kind: str) -> list[str]:
 
 def _resolve(file: schema.File, base: Path) -> Config:
     server = file.server
-    listen = None
-    if server.listen:
-        host, _, port = server.listen.rpartition(":")
-        listen = (host.strip("[]"), int(port))
-        if listen[1] > 65535:
-            raise ConfigurationError(f"server.listen: there is no port {port}", hint="at most 65535")
+    listen = _address(server.listen, "server.listen")
     if listen is None and not server.unix_socket:
         raise ConfigurationError("the daemon listens nowhere", hint="set server.listen, server.unix_socket or both")
     backends = tuple(_backend(name, table, base) for name, table in file.backends.items())
     chosen = [name for name, table in file.backends.items() if table.default] or [backends[0].name]
     return Config(
         listen=listen,
+        metrics=_address(file.metrics.listen, "metrics.listen"),
         unix_socket=base / server.unix_socket if server.unix_socket else None,
         unix_group=server.unix_group,
         tls=_tls(server.tls, base),
@@ -104,6 +100,16 @@ def _resolve(file: schema.File, base: Path) -> Config:
         backends=backends,
         default_backend=chosen[0],
     )
+
+
+def _address(text: str, key: str) -> tuple[str, int] | None:
+    """Host and port, or None for nothing."""
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if int(port) > 65535:
+        raise ConfigurationError(f"{key}: there is no port {port}", hint="at most 65535")
+    return host.strip("[]"), int(port)
 
 
 def _audit(file: schema.File, base: Path) -> AuditConfig:

@@ -12,6 +12,8 @@ from hsmsign.daemon.worker_config import Durability
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Bytes = Annotated[int, Field(ge=1, le=64 << 20)]
+Address = Annotated[str, StringConstraints(pattern=r"^$|^.+:[0-9]{1,5}$")]
+"""HOST:PORT, or nothing."""
 BackendName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")]
 
 
@@ -47,7 +49,7 @@ class LimitsTable(Table):
 class Server(Table):
     """[server]"""
 
-    listen: Annotated[str, StringConstraints(pattern=r"^$|^.+:[0-9]{1,5}$")] = "127.0.0.1:7443"
+    listen: Address = "127.0.0.1:7443"
     unix_socket: str = "run/hsmsign.sock"
     unix_group: str = ""
     tls: Tls = Tls()
@@ -83,6 +85,12 @@ class Audit(Table):
     durability: Durability = Durability.STRICT
     checkpoint_seconds: Annotated[float, Field(ge=0, le=86_400)] = 60.0
     key: Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$")] = "audit-log"
+
+
+class MetricsTable(Table):
+    """[metrics]"""
+
+    listen: Address = ""
 
 
 class Log(Table):
@@ -171,6 +179,7 @@ class File(Table):
     store: StoreTable = StoreTable()
     daemon: Daemon = Daemon()
     audit: Audit = Audit()
+    metrics: MetricsTable = MetricsTable()
     log: Log = Log()
     backends: Annotated[dict[BackendName, AnyBackend], Field(min_length=1)]
 

@@ -165,7 +165,8 @@ class Supervisor:
         old = self._config
         if (config.state_dir, config.run_dir) != (old.state_dir, old.run_dir):
             raise configuration.restart_needed("daemon.state_dir or daemon.run_dir")
-        if (config.listen, config.unix_socket, config.unix_group) != (old.listen, old.unix_socket, old.unix_group):
+        places = ("listen", "unix_socket", "unix_group", "metrics")
+        if any(getattr(config, place) != getattr(old, place) for place in places):
             raise configuration.restart_needed("where the daemon listens")
         off = Durability.OFF
         if (config.audit.folder, config.audit.durability is off) != (old.audit.folder, old.audit.durability is off):
@@ -223,6 +224,7 @@ class Supervisor:
         self._endpoints = {
             "tcp": self._worker.endpoint,
             "unix": str(self._config.unix_socket or ""),
+            "metrics": self._worker.metrics_endpoint,
             "pids": {
                 "supervisor": os.getpid(),
                 "worker": self._worker.current.pid,

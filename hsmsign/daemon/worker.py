@@ -1,6 +1,6 @@
 """The front worker: the process that callers talk to. No PIN, no vendor's library, no key.
 
-    python -m hsmsign.daemon.worker --control-fd N [--unix-fd M]
+    python -m hsmsign.daemon.worker --control-fd N [--unix-fd M] [--metrics-fd K]
 
 The first line of the control channel holds the configuration. SIGTERM means: finish what is under way,
 take nothing new, exit 0. The channel's end means that the supervisor is gone, and the worker goes too.
@@ -17,6 +17,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
@@ -43,6 +44,9 @@ from hsmsign.signing import Admission, SigningPipeline
 from hsmsign.signing.checkpoints import Checkpointer
 from hsmsign.store import Store
 
+if TYPE_CHECKING:
+    from hsmsign.web.server import WebServer
+
 _BEAT = 1.0
 _LOOK_EVERY = 1.0
 """Seconds between two looks at the files of TLS."""
@@ -52,10 +56,13 @@ log = structlog.get_logger()
 class Worker:
     """One worker's objects, from the store to the ports."""
 
-    def __init__(self, config: WorkerConfig, control: ChildControl, unix: socket.socket | None) -> None:
+    def __init__(
+        self, config: WorkerConfig, control: ChildControl, unix: socket.socket | None, metrics: socket.socket | None
+    ) -> None:
         self._config = config
         self._control = control
         self._unix = unix
+        self._metrics = metrics
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._application: Application | None = None
@@ -79,6 +86,7 @@ class Worker:
         tls = TlsFiles(config.tls) if config.tls is not None and config.listen else None
         policy = Policy(config.policy)
         recorder, audit, checkpointer = self._open_audit(keyring, devices)
+        audit, web = self._open_web(audit, recorder, devices)
         application = self._application = build(
             keyring=keyring,
             pipeline=SigningPipeline(
@@ -111,6 +119,8 @@ class Worker:
             beside.append(loop.create_task(_watch(tls)))
         if checkpointer is not None:
             beside.append(loop.create_task(checkpointer.run(config.audit.checkpoint_seconds)))
+        if web is not None:
+            beside.append(loop.create_task(web.run()))
         await self._stop.wait()
         log.info("draining", seconds=config.drain_seconds)
         if doorman is not None:
@@ -124,9 +134,29 @@ class Worker:
         for device in devices.values():
             await device.close()
         await asyncio.to_thread(store.close)
+        if web is not None:
+            web.stop()
         for task in beside:
             task.cancel()
         return 0
+
+    def _open_web(
+        self, audit: Audit, recorder: Recorder | None, devices: Mapping[str, Device]
+    ) -> tuple[Audit, WebServer | None]:
+        """Metrics and health over HTTP, where they are wanted; what is recorded is then counted, too."""
+        if self._metrics is None:
+            return audit, None
+        from hsmsign.daemon.worker_web import open_web  # not small, and not everybody wants it
+
+        return open_web(
+            self._metrics,
+            self._config,
+            audit=audit,
+            devices=devices,
+            active=self._calls_under_way,
+            waiting=recorder.waiting if recorder is not None else lambda: 0,
+            stopping=self._stop.is_set,
+        )
 
     def _calls_under_way(self) -> int:
         return self._application.active() if self._application is not None else 0
@@ -211,11 +241,19 @@ async def _watch(tls: TlsFiles) -> None:
             said = error.message
 
 
+def _inherited(fd: int | None) -> socket.socket | None:
+    if fd is None:
+        return None
+    os.set_inheritable(fd, False)
+    return socket.socket(fileno=fd)
+
+
 def main() -> int:
     """Read the control channel's first line, and serve."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--unix-fd", type=int)
+    parser.add_argument("--metrics-fd", type=int)
     arguments = parser.parse_args()
     control = ChildControl(arguments.control_fd)
     message = control.receive()
@@ -225,13 +263,10 @@ def main() -> int:
     logs.configure(config.log_level, config.log_format, "worker")
     for missing in confine(worker_files.readable(config), worker_files.writable(config)):
         log.warning("this kernel lacks a protection", missing=missing)
-    unix = None
-    if arguments.unix_fd is not None:
-        os.set_inheritable(arguments.unix_fd, False)
-        unix = socket.socket(fileno=arguments.unix_fd)
+    unix, metrics = (_inherited(fd) for fd in (arguments.unix_fd, arguments.metrics_fd))
 
     async def serve() -> int:
-        return await Worker(config, control, unix).run()
+        return await Worker(config, control, unix, metrics).run()
 
     try:
         return uvloop.run(serve())

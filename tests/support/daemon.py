@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -133,6 +135,14 @@ class Daemon:
     def log(self) -> str:
         """All that the daemon logged."""
         return self._log.read_text() if self._log.exists() else ""
+
+    def http(self, path: str) -> tuple[int, str]:
+        """Status and body of a page of the HTTP port."""
+        try:
+            with urllib.request.urlopen(f"http://{self.endpoints['metrics']}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
 
     def logged(self, words: str) -> None:
         """Wait until the log has these words."""
