@@ -42,6 +42,9 @@ _T = TypeVar("_T")
 _HEAL_PAUSE = 1.0
 """Seconds after healing in which another fault waits for the next look at the device: one that is healed in vain
 is not healed without end."""
+_IN_VAIN = 3
+"""Times that it is healed without a signature in between before callers are told, instead of waiting for the next."""
+_LONGEST_PAUSE = 30.0
 _QUEUED_BYTES = 64 << 20
 """Of orders that one connection may have waiting; the worker's own limit is smaller than the frame's."""
 _JOBS_GET = {
@@ -85,6 +88,9 @@ class Pkcs11Backend:
         self._logging_in = logging_in
         self._tidy = tidy
         self._healed_at = 0.0
+        self._in_vain = 0
+        self._signed_then = -1
+        self._broken_until = 0.0
         self._sessions = config.sessions or os.cpu_count() or 1
         self._exclusion = native.Exclusion[config.quirks.exclusive_management.upper()]
         self._health = DeviceHealth(DeviceState.STARTING, "the device is being opened")
@@ -121,9 +127,13 @@ class Pkcs11Backend:
         state = self._health.state
         if state in (DeviceState.PIN_REFUSED, DeviceState.PIN_LOCKED):
             return
+        if state is DeviceState.BROKEN and time.monotonic() < self._broken_until:
+            return
         if state is DeviceState.READY:
             if not self._pool_faulted():
                 self._check_token()
+            elif self._heals_in_vain():
+                self._break_off()
             elif time.monotonic() - self._healed_at < _HEAL_PAUSE:
                 self._become(_healing(f"a signature met {self._last_fault()} again"))
             else:
@@ -318,6 +328,20 @@ class Pkcs11Backend:
     def _heal(self, why: str) -> None:
         self._become(_healing(why))
         self._bring_up()
+
+    def _heals_in_vain(self) -> bool:
+        """Count a fault; whether nothing was signed since some faults."""
+        signed = self._pool.stats().signed_total if self._pool is not None else 0
+        self._in_vain = self._in_vain + 1 if signed == self._signed_then else 1
+        self._signed_then = signed
+        return self._in_vain > _IN_VAIN
+
+    def _break_off(self) -> None:
+        """Tell those who wait, and those who come, and try again after a pause that grows."""
+        pause = min(2.0 ** (self._in_vain - _IN_VAIN - 1), _LONGEST_PAUSE)
+        self._broken_until = time.monotonic() + pause
+        why = f"signatures meet {self._last_fault()}, whatever is done about it; it is tried again in {pause:g} seconds"
+        self._become(DeviceHealth(DeviceState.BROKEN, why, "look at the device and its vendor's log"))
 
     def _failed(self, error: HsmsignError) -> None:
         ckr = error.metadata.get("ckr", "")

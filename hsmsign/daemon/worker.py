@@ -66,6 +66,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._application: Application | None = None
+        self._pipeline: SigningPipeline | None = None
 
     async def run(self) -> int:
         """Serve until SIGTERM or until the supervisor is gone. Returns the exit code."""
@@ -87,16 +88,17 @@ class Worker:
         policy = Policy(config.policy)
         recorder, audit, checkpointer = self._open_audit(keyring, devices)
         audit, web = self._open_web(audit, recorder, devices)
+        self._pipeline = SigningPipeline(
+            keyring,
+            devices,
+            config.limits,
+            policy,
+            Admission(config.policy.limits, config.limits.max_in_flight_per_caller),
+            audit,
+        )
         application = self._application = build(
             keyring=keyring,
-            pipeline=SigningPipeline(
-                keyring,
-                devices,
-                config.limits,
-                policy,
-                Admission(config.policy.limits, config.limits.max_in_flight_per_caller),
-                audit,
-            ),
+            pipeline=self._pipeline,
             policy=policy,
             devices=devices,
             default_backend=config.default_backend,
@@ -156,6 +158,7 @@ class Worker:
             active=self._calls_under_way,
             waiting=recorder.waiting if recorder is not None else lambda: 0,
             stopping=self._stop.is_set,
+            broken_off=lambda name: self._pipeline is not None and self._pipeline.breakers[name].broken_off,
         )
 
     def _calls_under_way(self) -> int:

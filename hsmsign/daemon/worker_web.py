@@ -27,6 +27,7 @@ def open_web(
     active: Callable[[], int],
     waiting: Callable[[], int],
     stopping: Callable[[], bool],
+    broken_off: Callable[[str], bool],
 ) -> tuple[Audit, WebServer]:
     """The audit whose records are counted, and the server."""
 
@@ -43,10 +44,12 @@ def open_web(
         health = devices[config.default_backend].health()
         if health.state is not DeviceState.READY:
             wrong[f"backends/{config.default_backend}"] = health.message or health.state.value
+        elif broken_off(config.default_backend):
+            wrong[f"backends/{config.default_backend}"] = "it keeps failing"
         return wrong
 
     metrics = Metrics()
-    metrics.add(Devices(devices))
+    metrics.add(Devices(devices, broken_off))
     metrics.add(Process(version("hsmsign"), active, waiting, note))
     metrics.add(Certificates(lambda: _certificates(config)))
     return Metered(audit, metrics), WebServer(sock, metrics, failing)

@@ -28,6 +28,7 @@ from hsmsign.model.purpose import PurposeKind
 from hsmsign.policy import Action, Policy
 from hsmsign.signing import inputs as check
 from hsmsign.signing.admission import Admission
+from hsmsign.signing.breaker import Breaker
 from hsmsign.signing.failures import to_error
 from hsmsign.signing.purpose import misused
 from hsmsign.signing.values import GroupFailure, GroupResult, SignGroup
@@ -64,6 +65,8 @@ class SigningPipeline:
         self._audit = audit
         self._devices = devices
         self._limits = limits
+        self.breakers = {name: Breaker(name) for name in devices}
+        """One a device: whether it keeps failing."""
         self._verifier = Verifier(limits)
         self._unheard: set[asyncio.Future[None]] = set()
 
@@ -120,7 +123,7 @@ class SigningPipeline:
             return await self._without(caller, bad, key, scheme, group, deadline)
         order = SignOrder(key.locator, scheme, group.kind, group.format, data, deadline, _flow(caller))
         with self._admission.admit(caller, key.facts, len(data)):
-            outcome = await self._device(key, len(data), deadline).sign(order)
+            outcome = await self._have_signed(key, order)
         result = GroupResult(key.name, scheme, outcome.signatures)
         if outcome.failures:
             result.failures = _failures(outcome.failures, key)
@@ -184,6 +187,14 @@ class SigningPipeline:
         self._policy.require(caller, action, key.facts)
         return key
 
+    async def _have_signed(self, key: ResolvedKey, order: SignOrder) -> SignOutcome:
+        device = self._device(key, len(order.inputs), order.deadline)
+        breaker = self.breakers[device.name]
+        breaker.check()
+        outcome = await device.sign(order)
+        breaker.heard(outcome)
+        return outcome
+
     def _device(self, key: ResolvedKey, items: int, deadline: float) -> Device:
         """The device, if it has room and there is time. Raises DeadlineError, QueueFullError."""
         if deadline and deadline <= time.monotonic():
@@ -220,7 +231,7 @@ class SigningPipeline:
             data = [group.inputs[index] for index in good]
             order = SignOrder(key.locator, scheme, group.kind, group.format, data, deadline, _flow(caller))
             with self._admission.admit(caller, key.facts, len(data)):
-                outcome = await self._device(key, len(data), deadline).sign(order)
+                outcome = await self._have_signed(key, order)
         signatures = [b""] * len(group.inputs)
         for index, signature in zip(good, outcome.signatures, strict=True):
             signatures[index] = signature

@@ -115,8 +115,10 @@ class Metered:
 class Devices(Collector):
     """How the devices are."""
 
-    def __init__(self, devices: Mapping[str, Device]) -> None:
+    def __init__(self, devices: Mapping[str, Device], broken_off: Callable[[str], bool]) -> None:
+        """`broken_off` tells by a device's name whether it fails so often that callers are refused."""
         self._devices = devices
+        self._broken_off = broken_off
 
     def collect(self) -> Iterator[Metric]:
         """State, sessions, queue."""
@@ -125,13 +127,17 @@ class Devices(Collector):
         queue = GaugeMetricFamily(
             "hsmsign_device_in_flight", "Signatures that wait for a device, or are under way.", labels=["backend"]
         )
+        broken = GaugeMetricFamily(
+            "hsmsign_device_broken_off", "Whether it fails so often that callers are refused.", labels=["backend"]
+        )
         for name, device in self._devices.items():
+            broken.add_metric([name], self._broken_off(name))
             now = device.health().state
             state.add_metric([name], {one.value: one is now for one in DeviceState})
             info = device.info()
             sessions.add_metric([name], info.sessions if info is not None else 0)
             queue.add_metric([name], device.in_flight())
-        yield from (state, sessions, queue)
+        yield from (state, sessions, queue, broken)
 
 
 class Process(Collector):

@@ -15,7 +15,7 @@ import pytest
 from hsmsign.model.errors import BackendNotFoundError, HsmsignError
 from tests.support import softhsm
 from tests.support.daemon import Daemon, NotifySocket, eventually
-from tests.support.softhsm import Faults, calls
+from tests.support.softhsm import calls
 
 
 def add_backend(daemon: Daemon, name: str, pin: str) -> str:
@@ -47,9 +47,8 @@ def test_sigterm_ends_a_daemon_whose_store_keeps_its_worker_waiting(new_daemon: 
 def test_a_second_sigterm_does_not_wait_for_what_is_under_way(
     tmp_path: Path, new_daemon: Callable[..., Daemon]
 ) -> None:
-    faults = Faults(softhsm.build_fault_module(tmp_path), tmp_path / "control")
     daemon = new_daemon(edit=lambda text: text.replace("drain_seconds = 10", "drain_seconds = 500"))
-    with_faults(daemon, faults)
+    faults = daemon.with_faults(tmp_path)
     daemon.start()
     with daemon.client(deadline=300) as client:
         client.create_key("keys/k", algorithm="ecdsa-p256")
@@ -66,12 +65,6 @@ def test_a_second_sigterm_does_not_wait_for_what_is_under_way(
         daemon.logged('"event": "draining"')
         assert daemon.stop() == 0  # the second one
         signing.join()
-
-
-def with_faults(daemon: Daemon, faults: Faults) -> None:
-    real = str(softhsm.find_module())
-    daemon.configure(lambda text: text.replace(f'module = "{real}"', f'module = "{faults.module}"'))
-    daemon.environment.update(faults.environment())
 
 
 def test_a_removed_backends_host_that_hangs_is_ended(new_daemon: Callable[..., Daemon]) -> None:
@@ -155,9 +148,8 @@ def test_a_backend_that_keeps_its_name_may_become_another_kind(new_daemon: Calla
 def test_a_pin_whose_try_ended_the_host_is_not_tried_again_before_a_reload(
     tmp_path: Path, new_daemon: Callable[..., Daemon]
 ) -> None:
-    faults = Faults(softhsm.build_fault_module(tmp_path), tmp_path / "control")
     daemon = new_daemon()
-    with_faults(daemon, faults)
+    faults = daemon.with_faults(tmp_path)
     log = faults.log("C_Login", "C_Login crash")
     daemon.start()
     with daemon.client() as client:

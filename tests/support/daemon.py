@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 import psutil
 
 from hsmsign.client import Client, TlsFiles, connect
+from hsmsign.softhsm.provision import find_module
+from tests.support.softhsm import Faults, build_fault_module
 
 T = TypeVar("T")
 PATIENCE = 40.0
@@ -75,6 +77,13 @@ class Daemon:
     def configure(self, edit: Callable[[str], str]) -> None:
         """Change hsmsign.toml."""
         self.config.write_text(edit(self.config.read_text()))
+
+    def with_faults(self, folder: Path) -> Faults:
+        """Put a module before the token's that makes faults on command; the next start loads it."""
+        faults = Faults(build_fault_module(folder), folder / "control")
+        self.configure(lambda text: text.replace(f'module = "{find_module()}"', f'module = "{faults.module}"'))
+        self.environment.update(faults.environment())
+        return faults
 
     def launch(self) -> None:
         """Start the process; do not wait until it is ready."""
