@@ -33,7 +33,7 @@ from hsmsign.model.errors import (
 )
 from hsmsign.softhsm.provision import find_module
 from tests.support.daemon import Daemon, eventually, hsmsign
-from tests.support.softhsm import Faults, build_fault_module, calls
+from tests.support.softhsm import calls
 
 
 def objects_on_token(daemon: Daemon) -> list[str]:
@@ -114,13 +114,8 @@ def test_a_stranger_who_talks_no_protocol_disturbs_nobody(shared_daemon: Daemon)
 
 
 def test_a_wrong_pin_is_tried_once_and_the_daemon_stays_up(tmp_path: Path, new_daemon: Callable[..., Daemon]) -> None:
-    module = build_fault_module(tmp_path)
-    faults = Faults(module, tmp_path / "control")
-    log = faults.log("C_Login")
     daemon = new_daemon()
-    real = next(line.split('"')[1] for line in daemon.config.read_text().splitlines() if line.startswith("module"))
-    daemon.configure(lambda text: text.replace(f'module = "{real}"', f'module = "{module}"'))
-    daemon.environment.update(faults.environment())
+    log = daemon.with_faults(tmp_path).log("C_Login")
     pin_file = daemon.folder / "softhsm" / "pin"
     right = pin_file.read_text()
     pin_file.write_text("not-the-pin")
@@ -216,12 +211,8 @@ def test_a_daemon_killed_while_it_makes_keys_loses_none_and_leaves_no_empty_hand
 def test_a_pair_that_was_made_when_the_daemon_was_killed_is_taken_away(
     tmp_path: Path, new_daemon: Callable[..., Daemon]
 ) -> None:
-    module = build_fault_module(tmp_path)
-    faults = Faults(module, tmp_path / "control")
     daemon = new_daemon()
-    real = next(line.split('"')[1] for line in daemon.config.read_text().splitlines() if line.startswith("module"))
-    daemon.configure(lambda text: text.replace(f'module = "{real}"', f'module = "{module}"'))
-    daemon.environment.update(faults.environment())
+    faults = daemon.with_faults(tmp_path)
     log = faults.log("C_GenerateKeyPair")
     daemon.start()
     with daemon.client(deadline=20) as client:
