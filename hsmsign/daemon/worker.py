@@ -15,9 +15,9 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvloop
@@ -75,54 +75,22 @@ class Worker:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is the supervisor's business
         loop.add_reader(self._control.fileno(), self._supervisor_gone)
         config = self._config
-        store = await asyncio.to_thread(Store.open, config.store_url)
-        devices = {
-            host.name: await RemoteDevice.open(host.name, host.kind, host.socket, max_jobs=config.limits.max_in_flight)
-            for host in config.hosts
-        }
-        keyring = Keyring(store, devices, config.default_backend, mended=() if config.mend else devices)
-        for device in devices.values():
-            self._follow(keyring, device)
+        store, devices, keyring = await self._open_keys()
         prefix = f"hsmsign/{secrets.token_hex(8)}" if self._unix is not None else None
         tls = TlsFiles(config.tls) if config.tls is not None and config.listen else None
-        policy = Policy(config.policy)
         recorder, audit, checkpointer = self._open_audit(keyring, devices)
         audit, web = self._open_web(audit, recorder, devices)
-        self._pipeline = SigningPipeline(
-            keyring,
-            devices,
-            config.limits,
-            policy,
-            Admission(config.policy.limits, config.limits.max_in_flight_per_caller),
-            audit,
+        identify = Identifier(
+            prefix,
+            tls12=config.tls is not None and config.tls.tls12,
+            crls=tls.crls if tls is not None else lambda: NO_CRLS,
         )
-        application = self._application = build(
-            keyring=keyring,
-            pipeline=self._pipeline,
-            policy=policy,
-            devices=devices,
-            default_backend=config.default_backend,
-            limits=config.limits,
-            version=version("hsmsign"),
-            identify=Identifier(
-                prefix,
-                tls12=config.tls is not None and config.tls.tls12,
-                crls=tls.crls if tls is not None else lambda: NO_CRLS,
-            ),
-            audit=audit,
-            audit_log=(config.audit.folder if recorder is not None else None, config.audit.key),
-        )
+        application = self._application = self._build(keyring, devices, audit, identify)
         doorman = self._open_ports(application, prefix, tls)
         await application.server.start()
         application.set_serving(True)
         self._control.send("ready")
-        beside = [loop.create_task(self._beat())]
-        if tls is not None:
-            beside.append(loop.create_task(_watch(tls)))
-        if checkpointer is not None:
-            beside.append(loop.create_task(checkpointer.run(config.audit.checkpoint_seconds)))
-        if web is not None:
-            beside.append(loop.create_task(web.run()))
+        beside = self._begin_beside(tls, checkpointer, web)
         await self._stop.wait()
         log.info("draining", seconds=config.drain_seconds)
         if doorman is not None:
@@ -141,6 +109,56 @@ class Worker:
         for task in beside:
             task.cancel()
         return 0
+
+    async def _open_keys(self) -> tuple[Store, dict[str, RemoteDevice], Keyring]:
+        """The store, the ways to the devices, and the names of keys."""
+        config = self._config
+        store = await asyncio.to_thread(Store.open, config.store_url)
+        devices = {
+            host.name: await RemoteDevice.open(host.name, host.kind, host.socket, max_jobs=config.limits.max_in_flight)
+            for host in config.hosts
+        }
+        keyring = Keyring(store, devices, config.default_backend, mended=() if config.mend else devices)
+        for device in devices.values():
+            self._follow(keyring, device)
+        return store, devices, keyring
+
+    def _build(
+        self, keyring: Keyring, devices: Mapping[str, Device], audit: Audit, identify: Identifier
+    ) -> Application:
+        """Everything that answers calls, but no port."""
+        config = self._config
+        policy = Policy(config.policy)
+        admission = Admission(config.policy.limits, config.limits.max_in_flight_per_caller)
+        self._pipeline = SigningPipeline(keyring, devices, config.limits, policy, admission, audit)
+        return build(
+            keyring=keyring,
+            pipeline=self._pipeline,
+            policy=policy,
+            devices=devices,
+            default_backend=config.default_backend,
+            limits=config.limits,
+            version=version("hsmsign"),
+            identify=identify,
+            audit=audit,
+            audit_log=(config.audit.folder if config.audit_socket is not None else None, config.audit.key),
+        )
+
+    def _begin_beside(
+        self, tls: TlsFiles | None, checkpointer: Checkpointer | None, web: WebServer | None
+    ) -> list[asyncio.Task[None]]:
+        """What goes on beside the calls, until it is cancelled."""
+        work: list[Coroutine[Any, Any, None]] = [self._beat()]
+        if tls is not None:
+            work.append(_watch(tls))
+        if checkpointer is not None:
+            work.append(checkpointer.run(self._config.audit.checkpoint_seconds))
+        if web is not None:
+            work.append(web.run())
+        tasks = [asyncio.get_running_loop().create_task(one) for one in work]
+        for task in tasks:
+            task.add_done_callback(_ended)
+        return tasks
 
     def _open_web(
         self, audit: Audit, recorder: Recorder | None, devices: Mapping[str, Device]
@@ -242,6 +260,11 @@ async def _watch(tls: TlsFiles) -> None:
             if error.message != said:  # it is tried again and again: half of the files may be written only
                 log.error("what changed of the certificates or CRLs is no good: the old ones stay", error=error.message)
             said = error.message
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a part of the worker failed; calls go on without it", error=repr(error))
 
 
 def _inherited(fd: int | None) -> socket.socket | None:

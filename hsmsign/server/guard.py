@@ -59,6 +59,8 @@ class Call:
     drained: asyncio.Event
     """Set when the daemon wants to stop: long calls end soon."""
     request_id: str
+    refused: Callable[[HsmsignError], Awaitable[None]]
+    """Records that a part of the call was refused, where that is not recorded otherwise."""
     about: str = ""
     """The key that it is about."""
     recorded: bool = False
@@ -134,7 +136,8 @@ class Guard:
             left = context.time_remaining()
             deadline = 0.0 if left is None else time.monotonic() + left
             identify = functools.partial(self._identify, context)
-            said.call = Call(said.caller, deadline, context, identify, self.drained, said.request_id)
+            refused = functools.partial(self._refused, said)
+            said.call = Call(said.caller, deadline, context, identify, self.drained, said.request_id, refused)
             answer = await work(said.call)
             if method not in _SIGNING:
                 await self._audit.call(said.record(OK))
@@ -183,9 +186,12 @@ class Guard:
     async def _fail(self, said: _Said, error: HsmsignError) -> None:
         self._note(said, error.code, error)
         if said.call is None or not said.call.recorded:
-            with contextlib.suppress(AuditUnavailableError):  # the caller hears no, and why, in any case
-                await self._audit.call(said.record(error.reason))
+            await self._refused(said, error)
         await abort(said.context, error, said.request_id)
+
+    async def _refused(self, said: _Said, error: HsmsignError) -> None:
+        with contextlib.suppress(AuditUnavailableError):  # the caller hears no, and why, in any case
+            await self._audit.call(said.record(error.reason))
 
     def _note(self, said: _Said, code: str, error: HsmsignError | None = None) -> None:
         """Log the call, where such calls are logged."""

@@ -82,6 +82,10 @@ class _Stream:
             return group
         try:
             caller = self._call.identify()  # a stream may outlive the caller's certificate
+        except HsmsignError as error:
+            await self._call.refused(error)
+            return error
+        try:
             return await self._pipeline.sign_message(caller, group, self._call.deadline, self._call.request_id)
         except HsmsignError as error:
             return error

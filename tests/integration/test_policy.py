@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import json
 import signal
 import ssl
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from hsmsign.audit import reading
 from hsmsign.client import Client, TlsFiles, connect
 from hsmsign.model.algorithms import InputKind
 from hsmsign.model.errors import (
@@ -170,6 +172,10 @@ def test_a_certificate_that_ends_or_is_revoked_stops_the_connection_that_it_made
             revoked.sign("keys/web-1", message=b"x")
         site.revoke()
         eventually(lambda: _signs(revoked))
+    lines = [json.loads(line) for _, line in reading.records(site.daemon.folder / "audit", 0)]
+    refused = [one for one in lines if one.get("method") == "SignStream" and one["outcome"] == "UNAUTHENTICATED"]
+    assert refused
+    assert refused[0]["principal"] == "spiffe://corp/web/long"
 
 
 def _endless() -> Iterator[bytes]:
