@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import itertools
 import os
 import time
 from collections.abc import Sequence
@@ -102,13 +103,7 @@ class AuditLog:
         if self._heads.get(checkpoint.size) != checkpoint.root:
             raise AuditError("the checkpoint is of a tree that this log never had")
         self._append_durably(segments.CHECKPOINTS, note)
-        temporary = self._folder / f"{segments.CHECKPOINT}.new"
-        with temporary.open("wb") as file:
-            file.write(note)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._folder / segments.CHECKPOINT)
-        self._sync_folder()
+        self._replace_durably(segments.CHECKPOINT, note)
         return checkpoint
 
     def close(self) -> None:
@@ -134,16 +129,12 @@ class AuditLog:
     def _seal(self) -> None:
         """A segment is full: its root goes to the list, and the next segment begins."""
         os.fdatasync(self._file)
-        count = self._edge.size // segments.SEGMENT
-        self._append_durably(segments.ROOTS, base64.b64encode(self._segment_root(count - 1)) + b"\n")
+        self._append_durably(segments.ROOTS, _line_of(self._last_full_root()))
         os.close(self._file)
         self._begin()
 
-    def _segment_root(self, number: int) -> bytes:
-        edge = Frontier()
-        for line in segments.lines(self._folder / segments.name(number * segments.SEGMENT)):
-            edge.add(leaf(line[:-1]))
-        return edge.root()
+    def _last_full_root(self) -> bytes:
+        return segments.root(self._folder / segments.name(self._edge.size - segments.SEGMENT))
 
     def _begin(self) -> None:
         flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
@@ -172,6 +163,15 @@ class AuditLog:
         finally:
             os.close(file)
 
+    def _replace_durably(self, name: str, data: bytes) -> None:
+        temporary = self._folder / f"{name}.new"
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._folder / name)
+        self._sync_folder()
+
     def _sync_folder(self) -> None:
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -184,21 +184,23 @@ class AuditLog:
     def _mend(self) -> None:
         """Read the segment that is not full yet. What its end has of records that were not finished is taken away:
         nobody got an answer for them. Raises AuditError where more than that is wrong."""
-        self._mend_roots()
         self._mend_checkpoints()
-        self._begin()
-        newest = self._newest()
-        good = 0
+        note = segments.newest(self._folder)
+        newest = notes.unsigned(note) if note is not None else None
         root = self._edge.root() if newest is not None and newest.size == self._edge.size else b""
-        for line in segments.lines(self._folder / self._name):
-            if not line.endswith(b"}\n") or not line.startswith(b"{"):
+        while True:
+            self._begin()
+            good = 0
+            for line in itertools.islice(segments.lines(self._folder / self._name), segments.SEGMENT):
+                if not line.endswith(b"}\n") or not line.startswith(b"{"):
+                    break
+                self._edge.add(leaf(line[:-1]))
+                good += len(line)
+                if newest is not None and newest.size == self._edge.size:
+                    root = self._edge.root()
+            if not good or self._edge.size % segments.SEGMENT:
                 break
-            if self._edge.size % segments.SEGMENT == segments.SEGMENT - 1:
-                raise self._damaged("a segment is full, and its root is not in the list")
-            self._edge.add(leaf(line[:-1]))
-            good += len(line)
-            if newest is not None and newest.size == self._edge.size:
-                root = self._edge.root()
+            self._seal_again(good)
         if newest is not None and newest.size > self._edge.size:
             raise self._damaged(
                 f"it has {self._edge.size} good records, and had {newest.size} at its newest checkpoint"
@@ -208,42 +210,19 @@ class AuditLog:
         if good < self._length:
             self._cut_off(good)
 
-    def _mend_roots(self) -> None:
-        """A segment may have become full in the moment of the crash."""
-        while True:
-            path = self._folder / self._name
-            if not path.exists():
-                return
-            edge = Frontier()
-            for line in segments.lines(path):
-                if not line.endswith(b"}\n"):
-                    break
-                edge.add(leaf(line[:-1]))
-            if edge.size < segments.SEGMENT:
-                return
-            self._rewrite_roots(edge.root())
-            self._edge.add(edge.root(), segments.HEIGHT)
-
-    def _rewrite_roots(self, another: bytes) -> None:
-        found = [*segments.roots(self._folder), another]
-        temporary = self._folder / f"{segments.ROOTS}.new"
-        with temporary.open("wb") as file:
-            file.write(b"".join(base64.b64encode(root) + b"\n" for root in found))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._folder / segments.ROOTS)
+    def _seal_again(self, good: int) -> None:
+        """The segment became full in the moment of the crash, and its root may stand half in the list."""
+        if good < self._length:
+            raise self._damaged("a segment has more records than it can have")
+        found = [*segments.roots(self._folder), self._last_full_root()]
+        self._replace_durably(segments.ROOTS, b"".join(map(_line_of, found)))
+        os.close(self._file)
 
     def _mend_checkpoints(self) -> None:
         whole = sum(map(len, segments.checkpoints(self._folder)))
         path = self._folder / segments.CHECKPOINTS
         if path.exists() and path.stat().st_size > whole:
             os.truncate(path, whole)
-
-    def _newest(self) -> Checkpoint | None:
-        try:
-            return notes.unsigned((self._folder / segments.CHECKPOINT).read_bytes())
-        except FileNotFoundError:
-            return None
 
     def _cut_off(self, good: int) -> None:
         """Take away what was not finished, keep it beside the log, and say so in the log."""
@@ -264,3 +243,7 @@ class AuditLog:
             f"the audit log {self._folder} is damaged: {what}",
             hint="hsmsign audit verify says where; put it aside or restore it, then start again",
         )
+
+
+def _line_of(root: bytes) -> bytes:
+    return base64.b64encode(root) + b"\n"

@@ -114,6 +114,11 @@ class Verifier:
         return False
 
 
+def read(note: bytes, verifier: Verifier | None) -> Checkpoint:
+    """The checkpoint in a note; with a verifier, only where that signed it. Raises AuditError."""
+    return verifier.open(note) if verifier is not None else unsigned(note)
+
+
 def unsigned(note: bytes) -> Checkpoint:
     """The checkpoint in a note, whoever signed it. Raises AuditError."""
     return Checkpoint.parse(_split(note)[0])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from hsmsign.audit import merkle, segments
+from hsmsign.audit import merkle, reading, segments
 from hsmsign.audit.notes import Checkpoint, Verifier, read_base64, unsigned
 from hsmsign.model.errors import AuditError, NotFoundError
 
@@ -107,12 +107,7 @@ def find(folder: Path, id: str) -> int:
     if id.isascii() and id.isdigit():
         return int(id)
     wanted = [f'"{name}":{json.dumps(id)}'.encode() for name in ("id", "request")]
-    for path in sorted(folder.glob("records-*.jsonl")):
-        first = int(path.stem.removeprefix("records-"))
-        for at, line in enumerate(segments.lines(path)):
-            if any(one in line for one in wanted) and id in (
-                json.loads(line).get("id"),
-                json.loads(line).get("request"),
-            ):
-                return first + at
+    for index, line in reading.records(folder, 0):
+        if any(one in line for one in wanted) and id in (json.loads(line).get("id"), json.loads(line).get("request")):
+            return index
     raise NotFoundError(f"no record has the id {id!r}, nor is of such a request", hint="hsmsign audit tail shows them")

@@ -8,12 +8,11 @@ checkpoint                    the newest of them
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterator
 from pathlib import Path
 
-from hsmsign.audit.merkle import HASH_SIZE
+from hsmsign.audit.merkle import HASH_SIZE, Frontier, leaf
+from hsmsign.audit.notes import read_base64
 from hsmsign.model.errors import AuditError
 
 HEIGHT = 14
@@ -39,11 +38,11 @@ def roots(folder: Path) -> list[bytes]:
     found = []
     for line in text.split(b"\n")[:-1]:
         try:
-            found.append(base64.b64decode(line, validate=True))
-        except binascii.Error:
-            found.append(b"")
-        if len(found[-1]) != HASH_SIZE:
-            raise AuditError(f"line {len(found)} of {folder / ROOTS} is no hash", hint="hsmsign audit verify says more")
+            found.append(read_base64(line.decode("ascii", "replace"), HASH_SIZE))
+        except AuditError:
+            raise AuditError(
+                f"line {len(found) + 1} of {folder / ROOTS} is no hash", hint="hsmsign audit verify says more"
+            ) from None
     return found
 
 
@@ -51,6 +50,22 @@ def lines(path: Path) -> Iterator[bytes]:
     """The records of a segment with their line ends; a last one that was not finished has none."""
     with path.open("rb") as file:
         yield from file
+
+
+def root(path: Path) -> bytes:
+    """The root over a segment's records."""
+    edge = Frontier()
+    for line in lines(path):
+        edge.add(leaf(line[:-1]))
+    return edge.root()
+
+
+def newest(folder: Path) -> bytes | None:
+    """The newest note; None where there is none yet."""
+    try:
+        return (folder / CHECKPOINT).read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def checkpoints(folder: Path) -> list[bytes]:

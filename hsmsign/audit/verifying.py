@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hsmsign.audit import segments
 from hsmsign.audit.merkle import Frontier, leaf
-from hsmsign.audit.notes import Checkpoint, Verifier, unsigned
+from hsmsign.audit.notes import Checkpoint, Verifier, read
 from hsmsign.model.errors import AuditError
 
 Progress = Callable[[int], None]
@@ -59,7 +59,7 @@ def verify(
     report = Report()
     wanted = _checkpoints(folder, verifier, report)
     for note in kept:
-        checkpoint = verifier.open(note) if verifier is not None else unsigned(note)
+        checkpoint = read(note, verifier)
         wanted.setdefault(checkpoint.size, {})[checkpoint.root] = "a checkpoint kept elsewhere"
     edge = Frontier()
     _meet(edge, wanted, report)
@@ -92,15 +92,15 @@ def _checkpoints(folder: Path, verifier: Verifier | None, report: Report) -> Wan
         report.findings.append(Finding("the last checkpoint was not finished"))
     for number, note in enumerate(notes, 1):
         try:
-            checkpoint = verifier.open(note) if verifier is not None else unsigned(note)
+            checkpoint = read(note, verifier)
         except AuditError as error:
             report.findings.append(Finding(f"checkpoint {number}: {error.message}"))
             continue
         wanted.setdefault(checkpoint.size, {})[checkpoint.root] = f"checkpoint {number}"
-    newest = folder / segments.CHECKPOINT
-    if newest.exists():
+    newest = segments.newest(folder)
+    if newest is not None:
         try:
-            checkpoint = verifier.open(newest.read_bytes()) if verifier is not None else unsigned(newest.read_bytes())
+            checkpoint = read(newest, verifier)
             wanted.setdefault(checkpoint.size, {}).setdefault(checkpoint.root, "the newest checkpoint")
         except AuditError as error:
             report.findings.append(Finding(f"the newest checkpoint: {error.message}"))
@@ -185,10 +185,14 @@ def _is_record(line: bytes) -> bool:
 
 def newest(folder: Path, verifier: Verifier | None) -> Checkpoint:
     """The newest checkpoint. Raises AuditError where there is none, or a wrong one."""
-    try:
-        note = (folder / segments.CHECKPOINT).read_bytes()
-    except FileNotFoundError:
+    return read(newest_note(folder), verifier)
+
+
+def newest_note(folder: Path) -> bytes:
+    """The note of the newest checkpoint. Raises AuditError where there is none."""
+    note = segments.newest(folder)
+    if note is None:
         raise AuditError(
             f"{folder} has no checkpoint yet", hint="the daemon makes one at an interval and when it stops"
-        ) from None
-    return verifier.open(note) if verifier is not None else unsigned(note)
+        )
+    return note

@@ -13,7 +13,6 @@ import os
 import selectors
 import signal
 import socket
-import struct
 import sys
 import time
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ import hsmsign
 from hsmsign.audit.log import AuditLog
 from hsmsign.audit.records import Records
 from hsmsign.audit.wire import SIZE, Ask, Frames, Say, frame
-from hsmsign.daemon.control import ChildControl
+from hsmsign.daemon.control import ChildControl, peer_uid
 from hsmsign.model.errors import AuditError, HsmsignError
 from hsmsign.server.confinement import confine
 
@@ -86,8 +85,7 @@ class Auditor:
             connection, _ = self._listen.accept()
         except OSError:
             return
-        _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if uid != os.geteuid():
+        if peer_uid(connection) != os.geteuid():
             connection.close()
             return
         connection.setblocking(False)

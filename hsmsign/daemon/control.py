@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import threading
 from typing import Any
 
@@ -43,3 +44,9 @@ class ChildControl:
                 self._socket.sendall(line)
         except OSError:
             return
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """Whose process is on the other side of a Unix socket, as the kernel says."""
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)

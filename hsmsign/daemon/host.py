@@ -18,7 +18,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
@@ -28,7 +27,7 @@ from typing import Any
 from hsmsign.backends import native
 from hsmsign.backends.base import Backend, BackendConfig, Replaceable
 from hsmsign.backends.registry import make_backend
-from hsmsign.daemon.control import ChildControl
+from hsmsign.daemon.control import ChildControl, peer_uid
 from hsmsign.daemon.manage_server import OneThread, read_exactly, serve_management
 from hsmsign.model.device import DeviceHealth
 from hsmsign.model.hostwire import HELLO, HELLO_MANAGE, HELLO_SIGN, MAGIC, PROTOCOL_VERSION, from_json
@@ -172,8 +171,7 @@ class Host:
 
 def _read_hello(connection: socket.socket) -> int:
     """What the connection is for; 0 where it is none of ours."""
-    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    if uid not in (os.geteuid(), 0):
+    if peer_uid(connection) not in (os.geteuid(), 0):
         return 0
     connection.settimeout(_HELLO_TIMEOUT)
     head = read_exactly(connection, HELLO.size)

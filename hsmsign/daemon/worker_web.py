@@ -8,8 +8,8 @@ from importlib.metadata import version
 
 from cryptography import x509
 
+from hsmsign.audit import segments
 from hsmsign.audit.auditing import Audit
-from hsmsign.audit.segments import CHECKPOINT
 from hsmsign.daemon.worker_config import WorkerConfig
 from hsmsign.devices.base import Device
 from hsmsign.model.device import DeviceState
@@ -32,8 +32,7 @@ def open_web(
     """The audit whose records are counted, and the server."""
 
     def note() -> bytes | None:
-        path = config.audit.folder / CHECKPOINT
-        return path.read_bytes() if config.audit_socket is not None and path.exists() else None
+        return segments.newest(config.audit.folder) if config.audit_socket is not None else None
 
     def failing() -> dict[str, str]:
         wrong = {"daemon": "it is stopping"} if stopping() else {}

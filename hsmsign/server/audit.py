@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from hsmsign.audit import proofs, reading, segments, verifying
+from hsmsign.audit import proofs, reading
 from hsmsign.audit.notes import Verifier
+from hsmsign.audit.verifying import newest_note
 from hsmsign.keyring import Keyring
 from hsmsign.model.errors import FailedPreconditionError
 from hsmsign.server.guard import Call
@@ -32,7 +33,7 @@ class AuditService:
     ) -> audit_pb2.GetCheckpointResponse:
         """The newest."""
         folder = self._log(call)
-        note = await asyncio.to_thread(_newest, folder)
+        note = await asyncio.to_thread(newest_note, folder)
         key = await self._keyring.resolve(self._key)
         origin = note.split(b"\n", 1)[0].decode()
         verifier = str(Verifier.of(origin, key.public_key))
@@ -67,13 +68,8 @@ class AuditService:
         return self._folder
 
 
-def _newest(folder: Path) -> bytes:
-    verifying.newest(folder, None)
-    return (folder / segments.CHECKPOINT).read_bytes()
-
-
 def _prove(folder: Path, id: str) -> bytes:
-    note = _newest(folder)
+    note = newest_note(folder)
     return proofs.prove(folder, proofs.find(folder, id), note).encode()
 
 

@@ -61,8 +61,8 @@ class Call:
     request_id: str
     refused: Callable[[HsmsignError], Awaitable[None]]
     """Records that a part of the call was refused, where that is not recorded otherwise."""
-    about: str = ""
-    """The key that it is about."""
+    request: Any = None
+    """The message, where there is one only."""
     recorded: bool = False
     """Whether what comes of it stands in the audit log already."""
 
@@ -229,7 +229,7 @@ class _Said:
             self.method,
             self.caller.name if self.caller is not None else "",
             self.request_id,
-            self.call.about if self.call is not None else "",
+            _about(self.call.request) if self.call is not None and self.call.request is not None else "",
             outcome,
             time.perf_counter() - self.started,
             self.context.peer() if self.caller is None else "",
@@ -237,12 +237,12 @@ class _Said:
 
 
 async def _answer(behaviour: Callable[..., Awaitable[Message]], request: Message, call: Call) -> bytes:
-    call.about = _about(request)
+    call.request = request
     return (await behaviour(request, call)).SerializeToString()
 
 
 async def _begin(behaviour: Callable[..., Awaitable[None]], request: Message, call: Call) -> None:
-    call.about = _about(request)
+    call.request = request
     await behaviour(request, call)
 
 

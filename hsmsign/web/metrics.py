@@ -45,7 +45,7 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
-        self._known: dict[str, str] = {}
+        self._known: set[str] = set()
         self._groups: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
 
     def add(self, collector: Collector) -> None:
@@ -87,7 +87,8 @@ class Metrics:
         key = name.partition("/versions/")[0]
         if key not in self._known and len(self._known) >= KEYS_MAX:
             return _OTHER
-        return self._known.setdefault(key, key)
+        self._known.add(key)
+        return key
 
 
 class Metered:

@@ -12,21 +12,12 @@ from hsmsign.model.errors import CallerLimitError
 from hsmsign.model.key_facts import KeyFacts
 from hsmsign.policy import Limit, LimitScope
 from hsmsign.signing import Admission
+from tests.support.clock import Clock
 
 ANN, BEN = Caller("unix:1", ("unix-group:5",)), Caller("unix:2", ("unix-group:5",))
 WEB, API = KeyFacts("web"), KeyFacts("api")
 
 _LINES = count(1)
-
-
-class Clock:
-    """Time that passes when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -7,17 +7,10 @@ import pytest
 from hsmsign.model.device import JobFailure, JobStatus, SignOutcome
 from hsmsign.model.errors import DeviceUnavailableError
 from hsmsign.signing.breaker import TRIPS_AT, Breaker
+from tests.support.clock import Clock
 
 DEVICE_ERROR = (JobStatus.DEVICE_ERROR, 0x30)
 GOOD = SignOutcome([b"signature"])
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
