@@ -44,6 +44,8 @@ class CallMade:
     seconds: float
     peer: str = ""
     """Where it came from, where nobody was proved to call."""
+    approval: str = ""
+    """approvals/ID that was used up, or is wanted."""
 
 
 @dataclass(slots=True)
@@ -63,6 +65,8 @@ class SignaturesMade:
     outcome: str
     """OK, or the reason of the group's error."""
     seconds: float
+    approval: str = ""
+    """approvals/ID that was used up, or is wanted."""
 
 
 class Records:
@@ -75,6 +79,7 @@ class Records:
     def call(self, made: CallMade) -> bytes:
         """The record of a call."""
         record = {
+            "approval": made.approval,
             "event": "call",
             "id": self._id(),
             "key": made.name[:_TEXT_MAX],
@@ -108,6 +113,7 @@ class Records:
             within = sorted(str(at) for at in made.failures if first <= at < first + PART)
             failures = {"failures": {at: made.failures[int(at)] for at in within}} if within else {}
         record = {
+            **({"approval": made.approval} if made.approval else {}),
             "count": len(inputs),
             "event": "sign",
             **failures,

@@ -55,6 +55,8 @@ def exit_code(error: HsmsignError) -> int:
         return EX_UNAVAILABLE
     if type(error) is errors.UnavailableError and "endpoint" in error.metadata:  # nobody is there
         return EX_UNAVAILABLE
+    if isinstance(error, errors.ApprovalRequiredError):
+        return EX_TEMPFAIL
     return _BY_CODE.get(error.code, EX_SOFTWARE)
 
 

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hsmsign.cli.approvals import Approved, waiting
 from hsmsign.cli.common import READABLE, Hex, Session, pass_session, shared, table, when, write_out
-from hsmsign.cli.purposes import in_words, purpose_options
+from hsmsign.cli.purposes import control_in_words, control_options, in_words, purpose_options
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.names import parse_key
 
 if TYPE_CHECKING:
     from hsmsign.client import KeyInfo, VersionInfo
+    from hsmsign.model.dual_control import DualControl
     from hsmsign.model.purpose import Purpose
 
 ALGORITHMS = [algorithm.value for algorithm in KeyAlgorithm]
@@ -42,6 +44,7 @@ def _labels(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> di
 @click.option("--adopt", metavar="URI", help="Name an object that is there (pkcs11:…, tpm2:…) instead of making one.")
 @click.option("--pcr", "pcrs", metavar="BANK:N,N", help="Bind it to a TPM's registers as they are now: sha256:0,7.")
 @purpose_options
+@control_options
 @shared
 @pass_session
 def create(
@@ -53,13 +56,21 @@ def create(
     adopt: str | None,
     pcrs: str | None,
     purpose: Purpose | None,
+    control: DualControl | None,
 ) -> None:
     """Make a key on a device."""
     if algorithm is None and adopt is None:
         raise click.UsageError(f"say which kind of key: --algorithm {'|'.join(ALGORITHMS)}")
     name = session.name(name)
     made = session.client.create_key(
-        name, algorithm, backend=backend, labels=labels, adopt=adopt, pcrs=pcrs, purpose=purpose
+        name,
+        algorithm,
+        backend=backend,
+        labels=labels,
+        adopt=adopt,
+        pcrs=pcrs,
+        purpose=purpose,
+        dual_control=control,
     )
     session.show(made, lambda: [f"{made.primary_version}  {made.algorithm.value}  on {made.backend}"])
 
@@ -107,6 +118,8 @@ def _lines(info: KeyInfo) -> list[str]:
         f"  created    {when(info.created)}",
         f"  for        {in_words(info.purpose)}",
     ]
+    if info.dual_control.approvals:
+        lines.append(f"  approvals  {control_in_words(info.dual_control)}")
     lines += [f"  label      {name}={value}" for name, value in sorted(info.labels.items())]
     for version in info.versions:
         lines += _version_lines(version)
@@ -179,8 +192,10 @@ def attest(session: Session, name: str, nonce: bytes, challenge: Path | None, ou
 @click.option("--remove-label", "removed", multiple=True, metavar="NAME", help="Take a label away.")
 @click.option("--primary", type=click.IntRange(min=1), metavar="N", help="The version that signs by default.")
 @purpose_options
+@control_options
 @shared
 @pass_session
+@waiting
 def update(
     session: Session,
     name: str,
@@ -188,10 +203,12 @@ def update(
     removed: tuple[str, ...],
     primary: int | None,
     purpose: Purpose | None,
+    control: DualControl | None,
+    approved: Approved,
 ) -> None:
-    """Change labels, the primary version, or what the key is for."""
-    if not labels and not removed and primary is None and purpose is None:
-        raise click.UsageError("nothing to change: say --label, --remove-label, --primary or --purpose")
+    """Change labels, the primary version, what the key is for, or who has to approve what is done with it."""
+    if not labels and not removed and (primary, purpose, control) == (None, None, None):
+        raise click.UsageError("nothing to change: say --label, --remove-label, --primary, --purpose or --approvals")
     name = session.name(name)
     parse_key(name)
     info = session.client.get_key(name)
@@ -201,7 +218,9 @@ def update(
     if primary is not None:
         info = session.client.set_primary(name, primary, etag=info.etag)
     if purpose is not None:
-        info = session.client.set_purpose(name, purpose, etag=info.etag)
+        info = approved(lambda: session.client.set_purpose(name, purpose))
+    if control is not None:
+        info = approved(lambda: session.client.set_dual_control(name, control))
     session.show(info, lambda: _lines(info))
 
 
@@ -243,7 +262,10 @@ def rotate(session: Session, name: str) -> None:
 @click.option("--destroy-object", is_flag=True, help="Adopted key: the object on the device goes too.")
 @shared
 @pass_session
-def destroy(session: Session, name: str, yes: bool, dry_run: bool, release: bool, destroy_object: bool) -> None:
+@waiting
+def destroy(
+    session: Session, name: str, yes: bool, dry_run: bool, release: bool, destroy_object: bool, approved: Approved
+) -> None:
     """Destroy a key with all its versions, or one version. It cannot be undone."""
     if release and destroy_object:
         raise click.UsageError("--release and --destroy-object exclude each other")
@@ -254,10 +276,13 @@ def destroy(session: Session, name: str, yes: bool, dry_run: bool, release: bool
     checked = session.client.destroy_key(name, adopted=adopted, validate_only=True)
     gone = [one.name for one in checked.versions if name in (checked.name, one.name)]
     if dry_run:
-        session.show({"would_destroy": gone}, lambda: [f"would destroy {one}" for one in gone])
+        wanted = checked.dual_control.approvals if gone else 0
+        after = [f"after {wanted} others have approved it"] if wanted else []
+        answer = {"would_destroy": gone, "approvals": wanted}
+        session.show(answer, lambda: [*(f"would destroy {one}" for one in gone), *after])
         return
     if not yes:
         words = "Release" if release else "Destroy the private key of"
         click.confirm(f"{words} {', '.join(gone)} on {checked.backend}? This cannot be undone", abort=True, err=True)
-    info = session.client.destroy_key(name, adopted=adopted)
+    info = approved(lambda: session.client.destroy_key(name, adopted=adopted))
     session.show(info, lambda: [f"{'released' if release else 'destroyed'} {one}" for one in gone])

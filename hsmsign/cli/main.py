@@ -19,6 +19,7 @@ _COMMANDS = {
     "sign": ("hsmsign.cli.signing:sign", "Sign a file of any size."),
     "verify": ("hsmsign.cli.signing:verify", "Check a signature; exit code 0 valid, 1 not."),
     "csr": ("hsmsign.cli.csr:csr", "Make a certificate signing request (PKCS #10)."),
+    "approvals": ("hsmsign.cli.approvals:approvals", "Approve, or refuse, what others asked for."),
     "attest": ("hsmsign.cli.attest:attest", "Check offline where a key lives."),
     "audit": ("hsmsign.cli.audit:audit", "Read and check the audit log: tail, prove, check, verify."),
     "backend": ("hsmsign.cli.backends:backend", "Show the devices behind the daemon."),

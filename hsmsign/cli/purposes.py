@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+from hsmsign.model.dual_control import DualControl
 from hsmsign.model.purpose import Purpose, PurposeKind
 
 KINDS = [kind.value for kind in PurposeKind if kind is not PurposeKind.AUDIT]
@@ -44,6 +46,47 @@ def purpose_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, purpose=purpose, **rest)
 
     return wrapped
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def control_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say who has to approve; it gets `control`, None where nothing is said."""
+
+    @click.option("--approvals", type=click.IntRange(min=0), metavar="N", help="So many others must approve it.")
+    @click.option(
+        "--approve-signing/--no-approve-signing",
+        "signing",
+        default=None,
+        help="Every signature, too: by default of a CA that certifies CAs.",
+    )
+    @click.option("--approve-within", "within", default="24h", metavar="TIME", help="30m, 24h (the default), 7d.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, approvals: int | None, signing: bool | None, within: str, **rest: Any) -> Any:
+        if approvals is None:
+            if signing is not None:
+                raise click.UsageError("say how many others must approve: --approvals N")
+            return command(*args, control=None, **rest)
+        purpose: Purpose | None = rest.get("purpose")
+        if signing is None:
+            signing = approvals > 0 and purpose is not None and purpose.path_length > 0
+        return command(*args, control=DualControl(approvals, signing, _time(within)).check(), **rest)
+
+    return wrapped
+
+
+def _time(text: str) -> int:
+    number, unit = text[:-1], text[-1:]
+    if unit not in _SECONDS or not number.isdecimal():
+        raise click.BadParameter(f"{text!r} is no time: say 30m, 24h or 7d", param_hint="--approve-within")
+    return int(number) * _SECONDS[unit]
+
+
+def control_in_words(control: DualControl) -> str:
+    """One line."""
+    what = "destroying, changes and signatures" if control.signing else "destroying and changes"
+    return f"{control.approvals} others, for {what}, within {dt.timedelta(seconds=control.within)}"
 
 
 def in_words(purpose: Purpose) -> str:

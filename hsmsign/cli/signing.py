@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import click
 
+from hsmsign.cli.approvals import Approved, waiting
 from hsmsign.cli.common import Session, pass_session, shared, write_out
 from hsmsign.cli.failures import EX_NO
 from hsmsign.model.algorithms import Digest, Scheme, SignatureFormat
@@ -54,8 +55,16 @@ def _options(function: Any) -> Any:
 @_options
 @shared
 @pass_session
+@waiting
 def sign(
-    session: Session, name: str, file: str | None, out: Path | None, digest: str | None, scheme: str | None, form: str
+    session: Session,
+    name: str,
+    file: str | None,
+    out: Path | None,
+    digest: str | None,
+    scheme: str | None,
+    form: str,
+    approved: Approved,
 ) -> None:
     """Sign FILE (- is stdin), of any size: up to 1 MiB it travels whole; of a larger one the digest does, which
     wants the right to sign digests.
@@ -66,8 +75,10 @@ def sign(
     if out is None and not session.as_json and sys.stdout.isatty():
         raise click.UsageError("a signature is bytes: say --out FILE, or --json, or send stdout to a file")
     version, chosen, given = _prepare(session, name, file, digest, scheme)
-    made = session.client.sign(
-        version, message=given.message, digest=given.digest, scheme=chosen, format=SignatureFormat[form.upper()]
+    made = approved(
+        lambda: session.client.sign(
+            version, message=given.message, digest=given.digest, scheme=chosen, format=SignatureFormat[form.upper()]
+        )
     )
     if session.as_json:
         if out is not None:

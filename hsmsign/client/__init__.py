@@ -12,6 +12,8 @@ from hsmsign.client.remote import (
 )
 from hsmsign.client.values import (
     AdoptedObject,
+    ApprovalDecision,
+    ApprovalInfo,
     BackendInfo,
     Health,
     KeyInfo,
@@ -26,6 +28,8 @@ from hsmsign.client.values import (
 
 __all__ = [
     "AdoptedObject",
+    "ApprovalDecision",
+    "ApprovalInfo",
     "BackendInfo",
     "Client",
     "Endpoint",

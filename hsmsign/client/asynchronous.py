@@ -20,6 +20,7 @@ from hsmsign.client.failures import from_call
 from hsmsign.client.messages import Call
 from hsmsign.client.values import (
     AdoptedObject,
+    ApprovalInfo,
     BackendInfo,
     Health,
     KeyInfo,
@@ -33,6 +34,7 @@ from hsmsign.client.values import (
 )
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
 from hsmsign.model.attestation import Challenge
+from hsmsign.model.dual_control import DualControl
 from hsmsign.model.errors import HsmsignError
 from hsmsign.model.purpose import Purpose, PurposeKind
 from hsmsign.v1 import signing_pb2
@@ -86,11 +88,12 @@ class AsyncClient:
         adopt: str | None = None,
         pcrs: str | None = None,
         purpose: Purpose | PurposeKind | str | None = None,
+        dual_control: DualControl | None = None,
         request_id: str | None = None,
         deadline: float | None = None,
     ) -> KeyInfo:
         """Make a key pair on a device and name it, or name one that is there."""
-        call = messages.create_key(name, algorithm, backend, labels, adopt, pcrs, purpose, request_id)
+        call = messages.create_key(name, algorithm, backend, labels, adopt, pcrs, purpose, dual_control, request_id)
         return await self._call(call, deadline)
 
     async def get_key(self, name: str, *, deadline: float | None = None) -> KeyInfo:
@@ -136,6 +139,37 @@ class AsyncClient:
     ) -> KeyInfo:
         """Say what the key is for from now on."""
         return await self._call(messages.update_key(name, etag, purpose=purpose), deadline)
+
+    async def set_dual_control(
+        self, name: str, dual_control: DualControl, *, etag: str | None = None, deadline: float | None = None
+    ) -> KeyInfo:
+        """Say who has to approve what is done with the key. Where approvals were wanted before, others approve this."""
+        return await self._call(messages.update_key(name, etag, dual_control=dual_control), deadline)
+
+    async def approvals(
+        self, *, key: str | None = None, everything: bool = False, deadline: float | None = None
+    ) -> AsyncIterator[ApprovalInfo]:
+        """What waits for approvals, the oldest first: what the caller asked for, or may decide. With `everything` also
+        what nothing can come of any more."""
+        token = ""
+        while True:
+            found, token = await self._call(messages.list_approvals(key, everything, token), deadline)
+            for one in found:
+                yield one
+            if not token:
+                return
+
+    async def approval(self, name: str, *, deadline: float | None = None) -> ApprovalInfo:
+        """One request for approvals."""
+        return await self._call(messages.get_approval(name), deadline)
+
+    async def grant_approval(self, name: str, *, deadline: float | None = None) -> ApprovalInfo:
+        """Approve it. Nobody approves what they asked for themselves."""
+        return await self._call(messages.decide_approval(name, grant=True), deadline)
+
+    async def deny_approval(self, name: str, *, deadline: float | None = None) -> ApprovalInfo:
+        """Say no; who asked for it withdraws it so."""
+        return await self._call(messages.decide_approval(name, grant=False), deadline)
 
     async def enable_version(self, name: str, *, deadline: float | None = None) -> VersionInfo:
         """Let a disabled version sign again."""

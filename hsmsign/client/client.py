@@ -21,6 +21,7 @@ from hsmsign.client.messages import Call
 from hsmsign.client.remote import RemoteSigner, remote_signer
 from hsmsign.client.values import (
     AdoptedObject,
+    ApprovalInfo,
     BackendInfo,
     Health,
     KeyInfo,
@@ -34,6 +35,7 @@ from hsmsign.client.values import (
 )
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
 from hsmsign.model.attestation import Challenge
+from hsmsign.model.dual_control import DualControl
 from hsmsign.model.errors import HsmsignError
 from hsmsign.model.purpose import Purpose, PurposeKind
 from hsmsign.v1 import signing_pb2
@@ -100,6 +102,7 @@ class Client:
         adopt: str | None = None,
         pcrs: str | None = None,
         purpose: Purpose | PurposeKind | str | None = None,
+        dual_control: DualControl | None = None,
         request_id: str | None = None,
         deadline: float | None = None,
     ) -> KeyInfo:
@@ -109,7 +112,8 @@ class Client:
         The same call with the same `request_id` (a UUID) gives the same key.
         """
         return self._call(
-            messages.create_key(name, algorithm, backend, labels, adopt, pcrs, purpose, request_id), deadline
+            messages.create_key(name, algorithm, backend, labels, adopt, pcrs, purpose, dual_control, request_id),
+            deadline,
         )
 
     def get_key(self, name: str, *, deadline: float | None = None) -> KeyInfo:
@@ -154,6 +158,36 @@ class Client:
     ) -> KeyInfo:
         """Say what the key is for from now on."""
         return self._call(messages.update_key(name, etag, purpose=purpose), deadline)
+
+    def set_dual_control(
+        self, name: str, dual_control: DualControl, *, etag: str | None = None, deadline: float | None = None
+    ) -> KeyInfo:
+        """Say who has to approve what is done with the key. Where approvals were wanted before, others approve this."""
+        return self._call(messages.update_key(name, etag, dual_control=dual_control), deadline)
+
+    def approvals(
+        self, *, key: str | None = None, everything: bool = False, deadline: float | None = None
+    ) -> Iterator[ApprovalInfo]:
+        """What waits for approvals, the oldest first: what the caller asked for, or may decide. With `everything` also
+        what nothing can come of any more."""
+        token = ""
+        while True:
+            found, token = self._call(messages.list_approvals(key, everything, token), deadline)
+            yield from found
+            if not token:
+                return
+
+    def approval(self, name: str, *, deadline: float | None = None) -> ApprovalInfo:
+        """One request for approvals."""
+        return self._call(messages.get_approval(name), deadline)
+
+    def grant_approval(self, name: str, *, deadline: float | None = None) -> ApprovalInfo:
+        """Approve it. Nobody approves what they asked for themselves."""
+        return self._call(messages.decide_approval(name, grant=True), deadline)
+
+    def deny_approval(self, name: str, *, deadline: float | None = None) -> ApprovalInfo:
+        """Say no; who asked for it withdraws it so."""
+        return self._call(messages.decide_approval(name, grant=False), deadline)
 
     def enable_version(self, name: str, *, deadline: float | None = None) -> VersionInfo:
         """Let a disabled version (`keys/ID/versions/N`) sign again."""

@@ -8,19 +8,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from google.protobuf import timestamp_pb2
+from google.protobuf import duration_pb2, timestamp_pb2
 from google.protobuf.message import Message
 
 from hsmsign.client import values
 from hsmsign.model import attestation, names
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceFacts, Protection
+from hsmsign.model.dual_control import ApprovalState, DualControl, Operation
 from hsmsign.model.errors import HsmsignError, InvalidArgumentError
 from hsmsign.model.purpose import Purpose, PurposeKind
-from hsmsign.v1 import audit_pb2, backends_pb2, keys_pb2
+from hsmsign.v1 import approvals_pb2, audit_pb2, backends_pb2, keys_pb2
 
 T = TypeVar("T")
 _ALGORITHMS = dict(enumerate(KeyAlgorithm, start=1))
+_OPERATIONS: dict[int, Operation] = {one.number: one for one in Operation}
+_APPROVAL_STATES: dict[int, ApprovalState] = {one.number: one for one in ApprovalState}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ def create_key(
     adopt: str | None,
     pcrs: str | None,
     purpose: Purpose | PurposeKind | str | None,
+    dual_control: DualControl | None,
     request_id: str | None,
 ) -> Call[values.KeyInfo]:
     """CreateKey. Without a request id it gets one, so that the channel may repeat it."""
@@ -60,6 +64,7 @@ def create_key(
         adopt_uri=adopt or "",
         pcrs=pcrs or "",
         purpose=_purpose(purpose) if purpose is not None else None,
+        dual_control=_control(dual_control) if dual_control is not None else None,
     )
     return Call("/hsmsign.v1.KeyService/CreateKey", request, keys_pb2.Key, key_info)
 
@@ -92,6 +97,7 @@ def update_key(
     labels: Mapping[str, str] | None = None,
     primary: int | str | None = None,
     purpose: Purpose | PurposeKind | str | None = None,
+    dual_control: DualControl | None = None,
 ) -> Call[values.KeyInfo]:
     """UpdateKey: all labels are replaced where `labels` is given."""
     key = names.parse_key(names.expand(name))
@@ -106,6 +112,9 @@ def update_key(
     if purpose is not None:
         request.key.purpose.CopyFrom(_purpose(purpose))
         request.update_mask.paths.append("purpose")
+    if dual_control is not None:
+        request.key.dual_control.CopyFrom(_control(dual_control))
+        request.update_mask.paths.append("dual_control")
     return Call("/hsmsign.v1.KeyService/UpdateKey", request, keys_pb2.Key, key_info)
 
 
@@ -165,6 +174,38 @@ def _document(answer: keys_pb2.KeyAttestation) -> bytes:
             answer.possession_signature,
         )
     )
+
+
+def list_approvals(key: str | None, everything: bool, page_token: str) -> Call[tuple[list[values.ApprovalInfo], str]]:
+    """One page of ListApprovals, and the token of the next."""
+    name = str(names.parse_key(names.expand(key))) if key else ""
+    return Call(
+        "/hsmsign.v1.ApprovalService/ListApprovals",
+        approvals_pb2.ListApprovalsRequest(key=name, show_all=everything, page_token=page_token),
+        approvals_pb2.ListApprovalsResponse,
+        lambda answer: ([_approval(one) for one in answer.approvals], answer.next_page_token),
+    )
+
+
+def get_approval(name: str) -> Call[values.ApprovalInfo]:
+    """GetApproval."""
+    request = approvals_pb2.GetApprovalRequest(name=approval_name(name))
+    return Call("/hsmsign.v1.ApprovalService/GetApproval", request, approvals_pb2.Approval, _approval)
+
+
+def decide_approval(name: str, *, grant: bool) -> Call[values.ApprovalInfo]:
+    """GrantApproval or DenyApproval."""
+    full = approval_name(name)
+    if grant:
+        given = approvals_pb2.GrantApprovalRequest(name=full)
+        return Call("/hsmsign.v1.ApprovalService/GrantApproval", given, approvals_pb2.Approval, _approval)
+    denied = approvals_pb2.DenyApprovalRequest(name=full)
+    return Call("/hsmsign.v1.ApprovalService/DenyApproval", denied, approvals_pb2.Approval, _approval)
+
+
+def approval_name(text: str) -> str:
+    """`approvals/ID` for an ID, too."""
+    return text if text.startswith("approvals/") else f"approvals/{text}"
 
 
 def get_checkpoint() -> Call[values.LogCheckpoint]:
@@ -243,6 +284,7 @@ def key_info(key: keys_pb2.Key) -> values.KeyInfo:
         versions=tuple(version_info(version) for version in key.versions),
         etag=key.etag,
         purpose=_purpose_of(key.purpose),
+        dual_control=_control_of(key.dual_control),
     )
 
 
@@ -313,6 +355,40 @@ def _purpose_of(message: keys_pb2.KeyPurpose) -> Purpose:
             f"the daemon knows a purpose of keys that this client does not (number {message.kind})",
             hint="install the hsmsign version that the daemon has",
         ) from None
+
+
+def _control(given: DualControl) -> keys_pb2.DualControl:
+    given.check()
+    within = duration_pb2.Duration(seconds=given.within)
+    return keys_pb2.DualControl(approvals=given.approvals, signing=given.signing, within=within)
+
+
+def _control_of(message: keys_pb2.DualControl) -> DualControl:
+    if not message.approvals:
+        return DualControl()
+    return DualControl(message.approvals, message.signing, message.within.seconds)
+
+
+def _approval(one: approvals_pb2.Approval) -> values.ApprovalInfo:
+    if one.operation not in _OPERATIONS or one.state not in _APPROVAL_STATES:
+        raise HsmsignError(
+            f"the daemon knows something about {one.name} that this client does not",
+            hint="install the hsmsign version that the daemon has",
+        )
+    decided = [values.ApprovalDecision(said.principal, said.granted, _time(said, "time")) for said in one.decisions]
+    return values.ApprovalInfo(
+        name=one.name,
+        key=one.key,
+        operation=_OPERATIONS[one.operation],
+        requester=one.requester,
+        summary=one.summary,
+        message=one.message,
+        required=one.required,
+        state=_APPROVAL_STATES[one.state],
+        decisions=tuple(decided),
+        created=_time(one, "create_time"),
+        expires=_time(one, "expire_time"),
+    )
 
 
 def _words() -> str:

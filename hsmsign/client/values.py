@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from hsmsign.model.algorithms import KeyAlgorithm, Scheme
 from hsmsign.model.device import DeviceFacts, Protection
+from hsmsign.model.dual_control import ApprovalState, DualControl, Operation
 from hsmsign.model.errors import HsmsignError
 from hsmsign.model.purpose import Purpose
 
@@ -70,6 +71,7 @@ class KeyInfo:
     versions: tuple[VersionInfo, ...]
     etag: str
     purpose: Purpose = field(default_factory=Purpose)
+    dual_control: DualControl = field(default_factory=DualControl)
 
     @property
     def primary(self) -> VersionInfo | None:
@@ -112,6 +114,35 @@ class BackendInfo:
     algorithms: tuple[KeyAlgorithm, ...]
     sessions: int
     in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalDecision:
+    """What somebody said of a request for approvals."""
+
+    principal: str
+    granted: bool
+    time: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalInfo:
+    """Something that waits, or waited, for the approval of others."""
+
+    name: str
+    """approvals/ID"""
+    key: str
+    operation: Operation
+    requester: str
+    summary: str
+    """What it is about, in words; ASCII."""
+    message: bytes
+    """What is to be signed, up to 64 KiB."""
+    required: int
+    state: ApprovalState
+    decisions: tuple[ApprovalDecision, ...]
+    created: dt.datetime | None
+    expires: dt.datetime | None
 
 
 @dataclass(frozen=True, slots=True)

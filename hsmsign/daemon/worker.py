@@ -30,6 +30,7 @@ from hsmsign.daemon.worker_config import Durability, WorkerConfig
 from hsmsign.devices.base import Device
 from hsmsign.devices.remote import RemoteDevice
 from hsmsign.keyring import Keyring
+from hsmsign.keyring.approvals import Approvals
 from hsmsign.model.device import DeviceHealth, DeviceState
 from hsmsign.model.errors import ConfigurationError, HsmsignError
 from hsmsign.model.hostwire import from_json
@@ -85,7 +86,7 @@ class Worker:
             tls12=config.tls is not None and config.tls.tls12,
             crls=tls.crls if tls is not None else lambda: NO_CRLS,
         )
-        application = self._application = self._build(keyring, devices, audit, identify)
+        application = self._application = self._build(keyring, Approvals(store), devices, audit, identify)
         doorman = self._open_ports(application, prefix, tls)
         await application.server.start()
         application.set_serving(True)
@@ -124,13 +125,18 @@ class Worker:
         return store, devices, keyring
 
     def _build(
-        self, keyring: Keyring, devices: Mapping[str, Device], audit: Audit, identify: Identifier
+        self,
+        keyring: Keyring,
+        approvals: Approvals,
+        devices: Mapping[str, Device],
+        audit: Audit,
+        identify: Identifier,
     ) -> Application:
         """Everything that answers calls, but no port."""
         config = self._config
         policy = Policy(config.policy)
         admission = Admission(config.policy.limits, config.limits.max_in_flight_per_caller)
-        self._pipeline = SigningPipeline(keyring, devices, config.limits, policy, admission, audit)
+        self._pipeline = SigningPipeline(keyring, devices, config.limits, policy, admission, audit, approvals)
         return build(
             keyring=keyring,
             pipeline=self._pipeline,
@@ -141,6 +147,7 @@ class Worker:
             version=version("hsmsign"),
             identify=identify,
             audit=audit,
+            approvals=approvals,
             audit_log=(config.audit.folder if config.audit_socket is not None else None, config.audit.key),
         )
 

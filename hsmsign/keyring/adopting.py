@@ -13,6 +13,7 @@ from hsmsign.keyring.values import Key, version_name
 from hsmsign.model import errors, object_uri
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceInfo, DeviceKey, Protection
+from hsmsign.model.dual_control import DualControl
 from hsmsign.model.errors import (
     AlgorithmMismatchError,
     KeyExistsError,
@@ -33,6 +34,7 @@ class Adoption(Wanted):
     backend: str
     labels: dict[str, str]
     purpose: Purpose
+    control: DualControl
     uri: str
     algorithm: KeyAlgorithm | None
 
@@ -113,7 +115,7 @@ def _enter(connection: Connection, wanted: Adoption, protection: Protection, fou
         raise exists(wanted.id)
     at = now()
     asked = (wanted.id, wanted.request_id, wanted.fingerprint)
-    key = NewKey(*asked, found.algorithm, wanted.backend, wanted.labels, wanted.purpose)
+    key = NewKey(*asked, found.algorithm, wanted.backend, wanted.labels, wanted.purpose, wanted.control)
     queries.add_key(connection, new_key(key, at))
     row = VersionRow(wanted.id, 1, VersionState.ENABLED, protection, at, adopted=True)
     queries.add_version(connection, row)

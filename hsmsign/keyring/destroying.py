@@ -7,11 +7,14 @@ import dataclasses
 from sqlalchemy import Connection
 
 from hsmsign.devices.base import Device
+from hsmsign.keyring import approving
 from hsmsign.keyring.checks import same_etag
 from hsmsign.keyring.desk import Desk, load, no_key, now
 from hsmsign.keyring.values import AdoptedObject, Key, version_name
+from hsmsign.model.caller import Caller
+from hsmsign.model.dual_control import ApprovalState, Operation
 from hsmsign.model.errors import AdoptedKeyError, InvalidArgumentError
-from hsmsign.store import VersionRow, VersionState, queries
+from hsmsign.store import ApprovalRow, VersionRow, VersionState, queries
 from hsmsign.store.rows import GONE
 
 
@@ -23,19 +26,25 @@ class Doom:
     number: int | None
     etag: str
     adopted: AdoptedObject | None
+    by: Caller
 
 
 async def destroy(desk: Desk, doom: Doom, *, validate_only: bool) -> Key:
-    """Destroy. What is destroyed already stays so, and what was begun is finished: a repeat is no error."""
+    """Destroy. What is destroyed already stays so, and what was begun is finished: a repeat is no error.
+
+    Raises ApprovalRequiredError for a key under dual control, until it is approved."""
     if validate_only:
         return await desk.store.read(lambda connection: _plan(load(connection, doom.id), doom))
     planned = await desk.store.write(lambda connection: _begin(connection, doom))
+    if isinstance(planned, ApprovalRow):
+        raise approving.refusal(planned)
     desk.cache.forget(doom.id)
     unfinished = [row for row in planned.versions if row.state is VersionState.DESTROYING]
     for row in unfinished:
         if doom.number in (None, row.number):
             await finish(desk, desk.device(planned.row.backend), row)
-    return await desk.store.read(lambda connection: load(connection, doom.id))
+    done = await desk.store.read(lambda connection: load(connection, doom.id))
+    return dataclasses.replace(done, approval=planned.approval)
 
 
 async def finish(desk: Desk, device: Device, row: VersionRow) -> None:
@@ -51,15 +60,28 @@ async def finish(desk: Desk, device: Device, row: VersionRow) -> None:
     await desk.store.write(end)
 
 
-def _begin(connection: Connection, doom: Doom) -> Key:
+def _begin(connection: Connection, doom: Doom) -> Key | ApprovalRow:
     key = load(connection, doom.id)
     planned = _plan(key, doom)
     changed = [new for old, new in zip(key.versions, planned.versions, strict=True) if new is not old]
+    if changed and key.row.control.approvals:
+        approval = approving.spend(connection, key.row.control, _wanted(key, doom, changed), now())
+        if approval.state is not ApprovalState.USED:
+            return approval
+        planned = dataclasses.replace(planned, approval=approving.name_of(approval))
     for row in changed:
         queries.save_version(connection, row)
     if changed:
         queries.touch_key(connection, doom.id, now(), primary_version=planned.row.primary_version)
     return planned
+
+
+def _wanted(key: Key, doom: Doom, changed: list[VersionRow]) -> approving.Wanted:
+    numbers = [row.number for row in changed]
+    adopted = doom.adopted.name if doom.adopted else ""
+    word = "release" if doom.adopted is AdoptedObject.RELEASE else "destroy"
+    summary = f"{word} {', '.join(version_name(key.row.id, number) for number in numbers)}"
+    return approving.Wanted(key.row.id, Operation.DESTROY, doom.by, (numbers, adopted), summary)
 
 
 def _plan(key: Key, doom: Doom) -> Key:

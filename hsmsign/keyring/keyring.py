@@ -15,6 +15,8 @@ from hsmsign.keyring.desk import Desk, load
 from hsmsign.keyring.values import AdoptedObject, Key, ResolvedKey
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.attestation import Attestation
+from hsmsign.model.caller import NOBODY, Caller
+from hsmsign.model.dual_control import DualControl
 from hsmsign.model.errors import InvalidArgumentError, KeyNotFoundError
 from hsmsign.model.key_facts import KeyFacts
 from hsmsign.model.names import KeyName, VersionName, parse, parse_key
@@ -55,28 +57,30 @@ class Keyring:
         adopt_uri: str = "",
         pcrs: str = "",
         purpose: Purpose | None = None,
+        control: DualControl | None = None,
     ) -> Key:
         """Make a key pair and give it a name, or adopt the one that a `pkcs11:` or `tpm2:` URI points to.
 
-        `pcrs` binds the key to platform registers of a TPM, `sha256:0,7`. Without a `purpose` it is for anything.
+        `pcrs` binds the key to platform registers of a TPM, `sha256:0,7`. Without a `purpose` it is for anything;
+        without `control` nobody has to approve what is done with it.
         """
         id = KeyName(key_id).id
         if algorithm is None and not adopt_uri:
             words = ", ".join(one.value for one in KeyAlgorithm)
             raise InvalidArgumentError("a new key needs an algorithm", hint=f"one of: {words}")
         checked = checks.labels(labels or {})
-        meant = (purpose or Purpose()).check()
+        meant, control = (purpose or Purpose()).check(), (control or DualControl()).check()
         request = checks.request_id(request_id)
         if adopt_uri and pcrs:
             raise InvalidArgumentError("a key that is there already has its policy", hint="leave pcrs out to adopt it")
-        said = (id, algorithm and algorithm.value, backend, checked, adopt_uri, pcrs, meant.plain())
+        said = (id, algorithm and algorithm.value, backend, checked, adopt_uri, pcrs, meant.plain(), control.plain())
         asked = checks.fingerprint("create", *said)
         chosen = backend or self.default_backend
         if adopt_uri:
-            adoption = adopting.Adoption(id, request, asked, chosen, checked, meant, adopt_uri, algorithm)
+            adoption = adopting.Adoption(id, request, asked, chosen, checked, meant, control, adopt_uri, algorithm)
             return await self._change(id, chosen, lambda: adopting.adopt(self._desk, adoption))
         assert algorithm is not None  # noqa: S101 - said above; for the type checker
-        new = making.NewKey(id, request, asked, algorithm, chosen, checked, meant, pcrs)
+        new = making.NewKey(id, request, asked, algorithm, chosen, checked, meant, control, pcrs)
         return await self._change(id, chosen, lambda: making.create(self._desk, new))
 
     async def rotate(self, name: str, *, request_id: str = "") -> Key:
@@ -88,12 +92,20 @@ class Keyring:
         return await self._change(id, backend, lambda: making.rotate(self._desk, wanted))
 
     async def destroy(
-        self, name: str, *, etag: str = "", adopted: AdoptedObject | None = None, validate_only: bool = False
+        self,
+        name: str,
+        *,
+        etag: str = "",
+        adopted: AdoptedObject | None = None,
+        validate_only: bool = False,
+        by: Caller = NOBODY,
     ) -> Key:
-        """Destroy a key (all its versions) or one version, on the device too. It cannot be undone."""
+        """Destroy a key (all its versions) or one version, on the device too. It cannot be undone.
+
+        `by` asks for it, where others have to approve it."""
         parsed = parse(name)
         number = parsed.number if isinstance(parsed, VersionName) else None
-        doom = destroying.Doom(_id(parsed), number, etag, adopted)
+        doom = destroying.Doom(_id(parsed), number, etag, adopted, by)
         work = destroying.destroy
         return await self._change(doom.id, "", lambda: work(self._desk, doom, validate_only=validate_only))
 
@@ -108,13 +120,17 @@ class Keyring:
         labels: Mapping[str, str] | None = None,
         primary: str | None = None,
         purpose: Purpose | None = None,
+        control: DualControl | None = None,
         etag: str = "",
+        by: Caller = NOBODY,
     ) -> Key:
-        """Replace all labels, choose the primary version, say what the key is for, or several of these."""
+        """Replace all labels, choose the primary version, say what the key is for or who has to approve what is done
+        with it, or several of these. `by` asks for it."""
         id = parse_key(name).id
         checked = None if labels is None else checks.labels(labels)
         meant = None if purpose is None else purpose.check()
-        change = changing.KeyChange(id, checked, _number(id, primary), meant, etag)
+        wanted = None if control is None else control.check()
+        change = changing.KeyChange(id, checked, _number(id, primary), meant, wanted, etag, by)
         return await self._change(id, "", lambda: changing.change_key(self._desk, change))
 
     async def update_version(self, name: str, state: VersionState) -> tuple[Key, VersionRow]:

@@ -21,6 +21,7 @@ from hsmsign.keyring.values import Key, version_name
 from hsmsign.model import locators
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceKey, Protection
+from hsmsign.model.dual_control import DualControl
 from hsmsign.model.errors import (
     DeviceUnavailableError,
     FailedPreconditionError,
@@ -52,6 +53,7 @@ class NewKey(Wanted):
     backend: str
     labels: dict[str, str]
     purpose: Purpose
+    control: DualControl
     pcrs: str = ""
 
 
@@ -129,6 +131,7 @@ def new_key(wanted: NewKey, at: int) -> KeyRow:
         revision=1,
         established=False,
         purpose=wanted.purpose,
+        control=wanted.control,
     )
 
 

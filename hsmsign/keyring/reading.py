@@ -41,4 +41,5 @@ def _find(connection: Connection, name: KeyName | VersionName) -> ResolvedKey:
         public_key=row.public_key or b"",
         facts=KeyFacts.of(key.id, key.labels, key.algorithm, key.purpose.kind),
         purpose=key.purpose,
+        control=key.control,
     )

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 from hsmsign.model.algorithms import KeyAlgorithm
+from hsmsign.model.dual_control import DualControl
 from hsmsign.model.key_facts import KeyFacts
 from hsmsign.model.purpose import Purpose
 from hsmsign.store import KeyRow, VersionRow, VersionState
@@ -25,6 +26,8 @@ class Key:
     row: KeyRow
     versions: tuple[VersionRow, ...]
     """The oldest first; in a list of keys the primary one only."""
+    approval: str = ""
+    """approvals/ID, where others approved what was done with it just now."""
 
     @property
     def name(self) -> str:
@@ -64,6 +67,7 @@ class ResolvedKey:
     facts: KeyFacts
     """What the policy wants to know of it."""
     purpose: Purpose = field(default_factory=Purpose)
+    control: DualControl = field(default_factory=DualControl)
 
 
 def version_name(key: str, number: int) -> str:

@@ -19,3 +19,7 @@ class Caller:
     def names(self) -> tuple[str, ...]:
         """All of them."""
         return (self.name, *self.also)
+
+
+NOBODY = Caller("")
+"""Where nobody in particular asks."""

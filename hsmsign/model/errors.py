@@ -134,6 +134,12 @@ class KeyNotFoundError(NotFoundError):
     reason = "KEY_NOT_FOUND"
 
 
+class ApprovalNotFoundError(NotFoundError):
+    """There is no such request for approvals."""
+
+    reason = "APPROVAL_NOT_FOUND"
+
+
 class BackendNotFoundError(NotFoundError):
     """No backend has this name."""
 
@@ -158,6 +164,12 @@ class FailedPreconditionError(HsmsignError):
 
     reason = "FAILED_PRECONDITION"
     code = "FAILED_PRECONDITION"
+
+
+class ApprovalRequiredError(FailedPreconditionError):
+    """Others have to approve it first; `metadata["approval"]` names the request that they see."""
+
+    reason = "APPROVAL_REQUIRED"
 
 
 class VersionStateError(FailedPreconditionError):
@@ -234,6 +246,18 @@ class PermissionDeniedError(HsmsignError):
 
     reason = "PERMISSION_DENIED"
     code = "PERMISSION_DENIED"
+
+
+class ApprovalDeniedError(PermissionDeniedError):
+    """Others were asked to approve it, and one said no."""
+
+    reason = "APPROVAL_DENIED"
+
+
+class OwnRequestError(PermissionDeniedError):
+    """Whoever asked for it, or approved it already, approves it (again)."""
+
+    reason = "APPROVAL_OWN"
 
 
 class PurposeError(PermissionDeniedError):

@@ -24,6 +24,8 @@ class Action(enum.Enum):
     """Make a new version of a key, choose the primary one."""
     DESTROY = "destroy"
     """Destroy a key or a version."""
+    APPROVE = "approve"
+    """Grant or deny what others asked for, of a key under dual control."""
     AUDIT = "audit"
     """Read the audit log."""
     ADMIN = "admin"

@@ -13,7 +13,9 @@ from grpc_reflection.v1alpha import reflection
 from hsmsign.audit.auditing import Audit
 from hsmsign.devices.base import Device
 from hsmsign.keyring import Keyring
+from hsmsign.keyring.approvals import Approvals
 from hsmsign.policy import Policy
+from hsmsign.server.approvals import ApprovalService
 from hsmsign.server.audit import AuditService
 from hsmsign.server.backends import BackendService
 from hsmsign.server.guard import Guard, Identify
@@ -22,7 +24,7 @@ from hsmsign.server.keys import KeyService
 from hsmsign.server.rights import Rights
 from hsmsign.server.signing import SigningService
 from hsmsign.signing import Limits, SigningPipeline
-from hsmsign.v1 import audit_pb2, backends_pb2, keys_pb2, signing_pb2
+from hsmsign.v1 import approvals_pb2, audit_pb2, backends_pb2, keys_pb2, signing_pb2
 
 _LAST_WORDS = 1.0
 """Seconds for answers that are on their way out when the daemon stops."""
@@ -63,6 +65,7 @@ def build(
     version: str,
     identify: Identify,
     audit: Audit,
+    approvals: Approvals,
     audit_log: tuple[Path | None, str],
 ) -> Application:
     """Put all services on a server. Needs a running event loop. `audit_log` is the log's folder (None: there is none),
@@ -76,6 +79,7 @@ def build(
         backends_pb2.DESCRIPTOR.services_by_name["BackendService"]: BackendService(
             devices, default_backend, version, rights
         ),
+        approvals_pb2.DESCRIPTOR.services_by_name["ApprovalService"]: ApprovalService(approvals, rights),
         audit_pb2.DESCRIPTOR.services_by_name["AuditService"]: AuditService(*audit_log, keyring, rights),
     }
     server.add_generic_rpc_handlers([guard.handlers(service, servicer) for service, servicer in services.items()])

@@ -63,6 +63,8 @@ class Call:
     """Records that a part of the call was refused, where that is not recorded otherwise."""
     request: Any = None
     """The message, where there is one only."""
+    approval: str = ""
+    """approvals/ID, where others had to approve it."""
     recorded: bool = False
     """Whether what comes of it stands in the audit log already."""
 
@@ -191,7 +193,7 @@ class Guard:
 
     async def _refused(self, said: _Said, error: HsmsignError) -> None:
         with contextlib.suppress(AuditUnavailableError):  # the caller hears no, and why, in any case
-            await self._audit.call(said.record(error.reason))
+            await self._audit.call(said.record(error.reason, error.metadata.get("approval", "")))
 
     def _note(self, said: _Said, code: str, error: HsmsignError | None = None) -> None:
         """Log the call, where such calls are logged."""
@@ -223,7 +225,7 @@ class _Said:
     caller: Caller | None = None
     call: Call | None = None
 
-    def record(self, outcome: str) -> CallMade:
+    def record(self, outcome: str, approval: str = "") -> CallMade:
         """What the audit log gets to know of it."""
         return CallMade(
             self.method,
@@ -233,6 +235,7 @@ class _Said:
             outcome,
             time.perf_counter() - self.started,
             self.context.peer() if self.caller is None else "",
+            self.call.approval if self.call is not None and self.call.approval else approval,
         )
 
 
@@ -253,7 +256,8 @@ def _about(request: Any) -> str:
         return f"keys/{request.key_id}"
     for field in ("key", "key_version"):
         if field in fields:
-            return str(getattr(request, field).name)
+            said = getattr(request, field)
+            return said if isinstance(said, str) else str(said.name)
     return str(request.name) if "name" in fields else ""
 
 

@@ -13,7 +13,7 @@ from hsmsign.server.numbers import ADOPTED, SETTABLE, read
 from hsmsign.server.rights import Rights
 from hsmsign.v1 import keys_pb2
 
-_KEY_FIELDS = frozenset({"labels", "primary_version", "purpose"})
+_KEY_FIELDS = frozenset({"labels", "primary_version", "purpose", "dual_control"})
 _VERSION_FIELDS = frozenset({"state"})
 
 
@@ -39,6 +39,7 @@ class KeyService:
             adopt_uri=request.adopt_uri,
             pcrs=request.pcrs,
             purpose=purpose,
+            control=wire.dual_control(request.dual_control),
         )
         return wire.key(key)
 
@@ -59,12 +60,15 @@ class KeyService:
         return keys_pb2.ListKeysResponse(keys=seen, next_page_token=token)
 
     async def UpdateKey(self, request: keys_pb2.UpdateKeyRequest, call: Call) -> keys_pb2.Key:
-        """Labels, the primary version, the purpose, or several."""
+        """Labels, the primary version, the purpose, the dual control, or several."""
         fields = wire.mask(request.update_mask.paths, _KEY_FIELDS)
         labels = request.key.labels if "labels" in fields else None
         purpose = wire.purpose(request.key.purpose) if "purpose" in fields else None
         if labels is not None or purpose is not None:
             await self._rights.to_change(call.caller, request.key.name, labels, purpose.kind if purpose else None)
+        control = wire.dual_control(request.key.dual_control) if "dual_control" in fields else None
+        if control is not None:
+            await self._rights.to(call.caller, Action.ADMIN, request.key.name)
         if "primary_version" in fields:
             await self._rights.to(call.caller, Action.ROTATE, request.key.name)
         key = await self._keyring.update(
@@ -72,8 +76,11 @@ class KeyService:
             labels=labels,
             primary=request.key.primary_version if "primary_version" in fields else None,
             purpose=purpose,
+            control=control,
             etag=request.key.etag,
+            by=call.caller,
         )
+        call.approval = key.approval
         return wire.key(key)
 
     async def UpdateKeyVersion(self, request: keys_pb2.UpdateKeyVersionRequest, call: Call) -> keys_pb2.KeyVersion:
@@ -97,7 +104,9 @@ class KeyService:
             etag=request.etag,
             adopted=read(ADOPTED, request.adopted_object, "adopted_object"),
             validate_only=request.validate_only,
+            by=call.caller,
         )
+        call.approval = key.approval
         return wire.key(key)
 
     async def GetPublicKey(self, request: keys_pb2.GetPublicKeyRequest, call: Call) -> keys_pb2.PublicKey:

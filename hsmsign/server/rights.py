@@ -23,6 +23,10 @@ class Rights:
         """To do that with a key or a version, whether there is one or not."""
         self._policy.require(caller, action, await self._keyring.facts(name))
 
+    async def has(self, caller: Caller, action: Action, name: str) -> bool:
+        """Whether it has the right to do that; raises nothing."""
+        return self._policy.decide(caller, action, await self._keyring.facts(name)).allowed
+
     def to_make(self, caller: Caller, facts: KeyFacts, *, adopt: bool) -> None:
         """To make a key with this name and these labels; to adopt one, which may be any object of the token."""
         self._policy.require(caller, Action.CREATE, facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from hsmsign.devices.base import Device
@@ -11,12 +12,13 @@ from hsmsign.keyring import Key, ResolvedKey
 from hsmsign.keyring.values import version_name
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceFacts, DeviceState
+from hsmsign.model.dual_control import ApprovalState, DualControl
 from hsmsign.model.errors import InvalidArgumentError
 from hsmsign.model.purpose import Purpose, PurposeKind
 from hsmsign.server import public
 from hsmsign.server.numbers import ALGORITHM_NUMBERS, ALGORITHMS, PURPOSES, STATE_NUMBERS, read
-from hsmsign.store import VersionRow
-from hsmsign.v1 import backends_pb2, keys_pb2
+from hsmsign.store import ApprovalRow, VersionRow
+from hsmsign.v1 import approvals_pb2, backends_pb2, keys_pb2
 
 
 def algorithm(number: int) -> KeyAlgorithm | None:
@@ -37,6 +39,12 @@ def purpose(message: keys_pb2.KeyPurpose) -> Purpose:
             "a key for the audit log's checkpoints is made by the daemon alone", metadata={"field": "purpose.kind"}
         )
     return Purpose.of(message)
+
+
+def dual_control(message: keys_pb2.DualControl) -> DualControl:
+    """What a request says of approvals."""
+    within = message.within.seconds if message.HasField("within") else DualControl().within
+    return DualControl(message.approvals, message.signing, within)
 
 
 def mask(paths: Sequence[str], allowed: frozenset[str]) -> frozenset[str]:
@@ -66,6 +74,27 @@ def key(value: Key) -> keys_pb2.Key:
         versions=[key_version(one, row.algorithm) for one in value.versions],
         etag=value.etag,
         purpose=keys_pb2.KeyPurpose(**row.purpose.fields()),
+        dual_control=_control(row.control),
+    )
+
+
+def approval(row: ApprovalRow, state: ApprovalState) -> approvals_pb2.Approval:
+    """A request for approvals, in the state that it is in now."""
+    return approvals_pb2.Approval(
+        name=f"approvals/{row.id}",
+        key=f"keys/{row.key}",
+        operation=row.operation.number,  # type: ignore[arg-type]
+        requester=row.requester,
+        summary=row.summary,
+        message=row.message,
+        required=row.required,
+        state=state.number,  # type: ignore[arg-type]
+        decisions=[
+            approvals_pb2.Approval.Decision(principal=one.principal, granted=one.granted, time=_time(one.at))
+            for one in row.decisions
+        ],
+        create_time=_time(row.created),
+        expire_time=_time(row.expires),
     )
 
 
@@ -131,6 +160,13 @@ def backend(device: Device, *, default: bool) -> backends_pb2.Backend:
 
 def _time(microseconds: int) -> Timestamp:
     return Timestamp(seconds=microseconds // 1_000_000, nanos=microseconds % 1_000_000 * 1000)
+
+
+def _control(control: DualControl) -> keys_pb2.DualControl | None:
+    if not control.approvals:
+        return None
+    within = Duration(seconds=control.within)
+    return keys_pb2.DualControl(approvals=control.approvals, signing=control.signing, within=within)
 
 
 def _facts(facts: DeviceFacts) -> keys_pb2.DeviceFacts:

@@ -11,6 +11,7 @@ from hsmsign.audit.auditing import Audit
 from hsmsign.audit.records import OK, SignaturesMade
 from hsmsign.devices.base import Device
 from hsmsign.keyring import Keyring, ResolvedKey
+from hsmsign.keyring.approvals import Approvals
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme
 from hsmsign.model.caller import Caller
 from hsmsign.model.device import FLOWS, JobFailure, JobStatus, SignOrder, SignOutcome
@@ -28,6 +29,7 @@ from hsmsign.model.purpose import PurposeKind
 from hsmsign.policy import Action, Policy
 from hsmsign.signing import inputs as check
 from hsmsign.signing.admission import Admission
+from hsmsign.signing.approved import sign_approved
 from hsmsign.signing.breaker import Breaker
 from hsmsign.signing.failures import to_error
 from hsmsign.signing.purpose import misused
@@ -58,8 +60,10 @@ class SigningPipeline:
         policy: Policy,
         admission: Admission,
         audit: Audit,
+        approvals: Approvals,
     ) -> None:
         self._keyring = keyring
+        self._approvals = approvals
         self._policy = policy
         self._admission = admission
         self._audit = audit
@@ -80,7 +84,7 @@ class SigningPipeline:
         self._audit.ready()
         started = time.perf_counter()
 
-        def made(outcome: str, result: GroupResult | None = None) -> SignaturesMade:
+        def made(outcome: str, result: GroupResult | None = None, approval: str = "") -> SignaturesMade:
             return SignaturesMade(
                 caller.name,
                 request,
@@ -92,12 +96,13 @@ class SigningPipeline:
                 {one.index: one.error.reason for one in result.failures} if result and result.failures else {},
                 outcome,
                 time.perf_counter() - started,
+                result.approval if result else approval,
             )
 
         try:
             result = await self._sign(caller, group, deadline)
         except HsmsignError as error:
-            await self._audit.signatures(made(error.reason))
+            await self._audit.signatures(made(error.reason, approval=error.metadata.get("approval", "")))
             raise
         except asyncio.CancelledError:
             # the caller has gone: what the device signed until now is given to nobody
@@ -119,11 +124,11 @@ class SigningPipeline:
         bad = check.failures(scheme, group.kind, data, self._limits)
         if key.purpose.kind is not PurposeKind.ANY:
             bad = misused(key, scheme, group, bad)
+        if key.control.signing:
+            return await self._approved(caller, bad, key, scheme, group, deadline)
         if bad:
             return await self._without(caller, bad, key, scheme, group, deadline)
-        order = SignOrder(key.locator, scheme, group.kind, group.format, data, deadline, _flow(caller))
-        with self._admission.admit(caller, key.facts, len(data)):
-            outcome = await self._have_signed(key, order)
+        outcome = await self._admitted(caller, key, scheme, group, data, deadline)
         result = GroupResult(key.name, scheme, outcome.signatures)
         if outcome.failures:
             result.failures = _failures(outcome.failures, key)
@@ -187,6 +192,33 @@ class SigningPipeline:
         self._policy.require(caller, action, key.facts)
         return key
 
+    async def _approved(
+        self,
+        caller: Caller,
+        bad: list[GroupFailure],
+        key: ResolvedKey,
+        scheme: Scheme,
+        group: SignGroup,
+        deadline: float,
+    ) -> GroupResult:
+        """Sign what others have approved. Nobody is asked about an input that is no good."""
+        if bad:
+            raise bad[0].error
+
+        async def sign() -> SignOutcome:
+            return await self._admitted(caller, key, scheme, group, group.inputs, deadline)
+
+        outcome, approval = await sign_approved(self._approvals, caller, key, scheme, group, sign)
+        return GroupResult(key.name, scheme, outcome.signatures, _failures(outcome.failures, key), approval)
+
+    async def _admitted(
+        self, caller: Caller, key: ResolvedKey, scheme: Scheme, group: SignGroup, data: list[bytes], deadline: float
+    ) -> SignOutcome:
+        """Have inputs of a group signed, where the caller may have so many at a time."""
+        order = SignOrder(key.locator, scheme, group.kind, group.format, data, deadline, _flow(caller))
+        with self._admission.admit(caller, key.facts, len(data)):
+            return await self._have_signed(key, order)
+
     async def _have_signed(self, key: ResolvedKey, order: SignOrder) -> SignOutcome:
         device = self._device(key, len(order.inputs), order.deadline)
         breaker = self.breakers[device.name]
@@ -229,9 +261,7 @@ class SigningPipeline:
         outcome = SignOutcome([])
         if good:
             data = [group.inputs[index] for index in good]
-            order = SignOrder(key.locator, scheme, group.kind, group.format, data, deadline, _flow(caller))
-            with self._admission.admit(caller, key.facts, len(data)):
-                outcome = await self._have_signed(key, order)
+            outcome = await self._admitted(caller, key, scheme, group, data, deadline)
         signatures = [b""] * len(group.inputs)
         for index, signature in zip(good, outcome.signatures, strict=True):
             signatures[index] = signature

@@ -37,3 +37,5 @@ class GroupResult:
     scheme: Scheme
     signatures: list[bytes] = field(repr=False)
     failures: list[GroupFailure] = field(default_factory=list)
+    approval: str = ""
+    """approvals/ID, where others had to approve it."""

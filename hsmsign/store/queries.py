@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, and_, delete, insert, select, update
 
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceFacts, Protection
+from hsmsign.model.dual_control import DualControl
 from hsmsign.model.purpose import Purpose
 from hsmsign.store.rows import KeyRow, RequestRow, VersionRow, VersionState
 from hsmsign.store.tables import keys, requests, versions
@@ -75,7 +76,12 @@ def request(connection: Connection, id: str) -> RequestRow | None:
 
 def add_key(connection: Connection, row: KeyRow) -> None:
     """A new key."""
-    values = {**_fields(row), "algorithm": row.algorithm.name, "purpose": row.purpose.plain()}
+    values = {
+        **_fields(row),
+        "algorithm": row.algorithm.name,
+        "purpose": row.purpose.plain(),
+        "control": row.control.plain(),
+    }
     connection.execute(insert(keys).values(values))
 
 
@@ -120,6 +126,7 @@ def _key(row: Row[Any]) -> KeyRow:
     values = dict(row._mapping)
     values["algorithm"] = KeyAlgorithm[values["algorithm"]]
     values["purpose"] = Purpose.read(values["purpose"] or {})
+    values["control"] = DualControl.read(values["control"] or {})
     return KeyRow(**values)
 
 

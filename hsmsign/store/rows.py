@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceFacts, Protection
+from hsmsign.model.dual_control import ApprovalState, DualControl, Operation
 from hsmsign.model.purpose import Purpose
 
 
@@ -42,6 +43,7 @@ class KeyRow:
     established: bool
     """Whether it ever had a version that was made: until then nobody sees the key."""
     purpose: Purpose = field(default_factory=Purpose)
+    control: DualControl = field(default_factory=DualControl)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +78,39 @@ class RequestRow:
     """Of everything that was asked for."""
     key: str
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one principal said of a request for approvals."""
+
+    principal: str
+    names: tuple[str, ...]
+    """All that were proved of it."""
+    granted: bool
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRow:
+    """Something that waits for approvals."""
+
+    id: str
+    """Greater than those that were made in seconds before."""
+    key: str
+    operation: Operation
+    requester: str
+    names: tuple[str, ...]
+    """All that were proved of the requester."""
+    fingerprint: str
+    """Of the requester and of everything that was asked for."""
+    summary: str
+    """In words, without characters that could make them look like others."""
+    message: bytes
+    """What is to be signed, where it is not too long to be kept."""
+    required: int
+    state: ApprovalState
+    """Never EXPIRED: that is what the time says."""
+    decisions: tuple[Decision, ...]
+    created: int
+    expires: int

@@ -38,6 +38,7 @@ keys = Table(
     Column("revision", BigInteger, nullable=False),
     Column("established", Boolean, nullable=False),
     Column("purpose", JSON, nullable=True),
+    Column("control", JSON, nullable=True),
     PrimaryKeyConstraint("id", name="keys_pk"),
 )
 
@@ -75,4 +76,25 @@ requests = Table(
         ["key", "number"], ["versions.key", "versions.number"], name="requests_version_fk", ondelete="CASCADE"
     ),
     Index("requests_by_version", "key", "number"),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("id", String(32), nullable=False),
+    Column("key", String(63), nullable=False),
+    Column("operation", String(16), nullable=False),
+    Column("requester", Text, nullable=False),
+    Column("names", JSON, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("message", LargeBinary, nullable=False),
+    Column("required", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("decisions", JSON, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),
+    PrimaryKeyConstraint("id", name="approvals_pk"),
+    Index("approvals_by_fingerprint", "fingerprint"),
+    Index("approvals_by_expiry", "expires"),
 )

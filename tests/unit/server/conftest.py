@@ -8,6 +8,7 @@ import pytest
 
 from hsmsign.audit.auditing import NoAudit
 from hsmsign.keyring import Keyring
+from hsmsign.keyring.approvals import Approvals
 from hsmsign.model.caller import Caller
 from hsmsign.policy import Policy
 from hsmsign.server.app import Application, build
@@ -59,7 +60,13 @@ async def daemon(tmp_path, device: FakeDevice, limits: Limits, identify) -> Asyn
     app = build(
         keyring=keyring,
         pipeline=SigningPipeline(
-            keyring, devices, limits, policy, Admission((), limits.max_in_flight_per_caller), NoAudit()
+            keyring,
+            devices,
+            limits,
+            policy,
+            Admission((), limits.max_in_flight_per_caller),
+            NoAudit(),
+            Approvals(store),
         ),
         policy=policy,
         devices=devices,
@@ -67,6 +74,7 @@ async def daemon(tmp_path, device: FakeDevice, limits: Limits, identify) -> Asyn
         limits=limits,
         version="1.2.3",
         audit=NoAudit(),
+        approvals=Approvals(store),
         audit_log=(None, "audit-log"),
         identify=identify,
     )

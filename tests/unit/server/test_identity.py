@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 
 from hsmsign.audit.auditing import NoAudit
 from hsmsign.keyring import Keyring
+from hsmsign.keyring.approvals import Approvals
 from hsmsign.model.errors import ConfigurationError, UnauthenticatedError
 from hsmsign.policy import Policy
 from hsmsign.server.app import build
@@ -185,16 +186,17 @@ async def server(tmp_path):
         heard.append(identifier(context))
         return heard[-1]
 
-    policy = Policy(policies.EVERYTHING)
+    policy, admission, approvals = Policy(policies.EVERYTHING), Admission((), 1000), Approvals(store)
     app = build(
         keyring=keyring,
-        pipeline=SigningPipeline(keyring, {"soft": device}, Limits(), policy, Admission((), 1000), NoAudit()),
+        pipeline=SigningPipeline(keyring, {"soft": device}, Limits(), policy, admission, NoAudit(), approvals),
         policy=policy,
         devices={"soft": device},
         default_backend="soft",
         limits=Limits(),
         version="1",
         audit=NoAudit(),
+        approvals=approvals,
         audit_log=(None, "audit-log"),
         identify=identify,
     )

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from hsmsign.audit.auditing import NoAudit
 from hsmsign.keyring import Keyring
+from hsmsign.keyring.approvals import Approvals
 from hsmsign.model import tpm
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
 from hsmsign.model.caller import Caller
@@ -51,20 +52,24 @@ def device() -> FakeDevice:
 
 
 @pytest.fixture
-async def keyring(tmp_path, device: FakeDevice):
-    store = Store.open(f"sqlite:///{tmp_path}/store.db")
-    made = Keyring(store, {"soft": device}, "soft")
-    for algorithm in (KeyAlgorithm.EC_P256, KeyAlgorithm.EC_P521, KeyAlgorithm.RSA_2048, KeyAlgorithm.ED25519):
-        await made.create(algorithm.value, algorithm)
-    yield made
-    store.close()
+def store(tmp_path):
+    opened = Store.open(f"sqlite:///{tmp_path}/store.db")
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
-def pipeline(keyring: Keyring, device: FakeDevice) -> SigningPipeline:
-    return SigningPipeline(
-        keyring, {"soft": device}, LIMITS, Policy(policies.EVERYTHING), Admission((), 1000), NoAudit()
-    )
+async def keyring(store: Store, device: FakeDevice):
+    made = Keyring(store, {"soft": device}, "soft")
+    for algorithm in (KeyAlgorithm.EC_P256, KeyAlgorithm.EC_P521, KeyAlgorithm.RSA_2048, KeyAlgorithm.ED25519):
+        await made.create(algorithm.value, algorithm)
+    return made
+
+
+@pytest.fixture
+def pipeline(keyring: Keyring, device: FakeDevice, store: Store) -> SigningPipeline:
+    policy, admission = Policy(policies.EVERYTHING), Admission((), 1000)
+    return SigningPipeline(keyring, {"soft": device}, LIMITS, policy, admission, NoAudit(), Approvals(store))
 
 
 def group(*inputs: bytes, name: str = "keys/ecdsa-p256", **more) -> SignGroup:

@@ -18,6 +18,7 @@ from alembic.script import ScriptDirectory
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import Protection
 from hsmsign.model.errors import ConfigurationError, StoreFullError, StoreUnavailableError
+from hsmsign.model.dual_control import DualControl
 from hsmsign.model.purpose import Purpose
 from hsmsign.store import KeyRow, Store, VersionRow, VersionState, migrate, migrations, queries
 from hsmsign.store.rows import RequestRow
@@ -85,7 +86,7 @@ def test_a_new_database_is_as_one_that_went_through_every_step(tmp_path: Path) -
     Store.open(url(tmp_path / "old.db")).close()
 
 
-async def test_keys_of_before_there_were_purposes_are_for_anything_and_keep_their_versions(path: Path) -> None:
+async def test_keys_of_before_are_for_anything_and_for_anyone_alone_and_keep_their_versions(path: Path) -> None:
     before = sa.create_engine(url(path))
     with before.begin() as connection:
         migrate.step_up(connection, None, "0001")
@@ -106,6 +107,7 @@ async def test_keys_of_before_there_were_purposes_are_for_anything_and_keep_thei
     row = await store.read(lambda c: queries.key(c, "old"))
     assert row is not None
     assert row.purpose == Purpose()
+    assert row.control == DualControl()
     assert [one.number for one in await store.read(lambda c: queries.versions_of(c, "old"))] == [1]
     store.close()
 
