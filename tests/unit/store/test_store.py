@@ -17,8 +17,8 @@ from alembic.script import ScriptDirectory
 
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import Protection
-from hsmsign.model.errors import ConfigurationError, StoreFullError, StoreUnavailableError
 from hsmsign.model.dual_control import DualControl
+from hsmsign.model.errors import ConfigurationError, StoreFullError, StoreUnavailableError
 from hsmsign.model.purpose import Purpose
 from hsmsign.store import KeyRow, Store, VersionRow, VersionState, migrate, migrations, queries
 from hsmsign.store.rows import RequestRow
