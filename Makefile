@@ -21,8 +21,9 @@ format: setup-dev ## put the code in its form
 test-native: setup-dev ## the C tests under AddressSanitizer, UBSan and ThreadSanitizer
 	$(MAKE) -C native test
 
-fuzz: setup-dev ## feed the frame parsers with what nobody meant to send (SECONDS=60)
+fuzz: setup-dev ## feed all parsers with what nobody meant to send (SECONDS=60 for each half, C and Python)
 	$(MAKE) -C native fuzz SECONDS=$(or $(SECONDS),60)
+	$(BIN)/python -W ignore -m tests.fuzz.run --jobs 2 --seconds $(or $(SECONDS),60)
 
 bench: setup-dev ## figures, as ratios to the bare device measured in the same run
 	$(MAKE) -C bench

@@ -67,7 +67,7 @@ def _check_certificate(found: x509.Certificate, name: x509.Name, purpose: Purpos
         extensions = found.extensions
         subject = found.subject
         valid = found.not_valid_after_utc - found.not_valid_before_utc
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except signed.UNREADABLE:
         raise Mismatch("a certificate whose names and extensions can be read, each extension once") from None
     if purpose.max_validity_days and valid > dt.timedelta(days=purpose.max_validity_days):
         raise Mismatch(f"a certificate that is valid for at most {purpose.max_validity_days} days, not {valid.days}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hsmsign.model.algorithms import Scheme
 from hsmsign.model.errors import PurposeError
 from hsmsign.model.purpose import Purpose, PurposeKind
-from hsmsign.purposes import authority, jwt, tls
+from hsmsign.purposes import authority, jwt, signed, tls
 from hsmsign.purposes.mismatch import Mismatch
 
 
@@ -29,7 +29,7 @@ def check(signer: Signer, message: bytes) -> None:
         return
     except Mismatch as mismatch:
         wanted = str(mismatch)
-    except ValueError:  # some parts are parsed only when they are looked at
+    except signed.UNREADABLE:  # some parts are parsed only when they are looked at
         wanted = "DER that can be read to its end"
     raise PurposeError(
         f"{signer.name} is for {signer.purpose.kind.value!r} and does not sign this: it wants {wanted}",

@@ -22,7 +22,7 @@ def describe(message: bytes, scheme: Scheme) -> str:
             words = f"CRL of {crl.issuer.rfc4514_string()} with {len(crl)} entries, next update {crl.next_update_utc}"
         elif signed.response(message, scheme):
             words = "OCSP answer"
-    except ValueError:  # some parts are parsed only when they are looked at
+    except signed.UNREADABLE:  # some parts are parsed only when they are looked at
         words = "something like X.509 that cannot be read"
     plain = words.encode("unicode_escape").decode("ascii")
     shown = plain if len(plain) <= _WORDS_MAX else plain[:_WORDS_MAX] + " ... (look at the message itself)"

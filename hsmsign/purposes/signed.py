@@ -7,10 +7,20 @@ section 4.1: the algorithm and a BIT STRING, here an empty one), and what they r
 from __future__ import annotations
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509 import ocsp
 
 from hsmsign.model.algorithms import Scheme
 
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    UnsupportedAlgorithm,
+)
+"""What the parsers raise for what they cannot read; not all of it is a ValueError."""
 _EMPTY = b"\x03\x01\x00"
 _BASIC_RESPONSE = bytes.fromhex("06092b0601050507300101")
 _SUCCESSFUL = b"\x0a\x01\x00"
@@ -22,7 +32,7 @@ def certificate(tbs: bytes, scheme: Scheme) -> x509.Certificate | None:
     try:
         found = x509.load_der_x509_certificate(_signed(tbs, scheme))
         return found if found.tbs_certificate_bytes == tbs else None
-    except ValueError:
+    except UNREADABLE:
         return None
 
 
@@ -31,7 +41,7 @@ def crl(tbs: bytes, scheme: Scheme) -> x509.CertificateRevocationList | None:
     try:
         found = x509.load_der_x509_crl(_signed(tbs, scheme))
         return found if found.tbs_certlist_bytes == tbs else None
-    except ValueError:
+    except UNREADABLE:
         return None
 
 
@@ -40,7 +50,7 @@ def request(info: bytes, scheme: Scheme) -> x509.CertificateSigningRequest | Non
     try:
         found = x509.load_der_x509_csr(_signed(info, scheme))
         return found if found.tbs_certrequest_bytes == info else None
-    except ValueError:
+    except UNREADABLE:
         return None
 
 
@@ -51,7 +61,7 @@ def response(data: bytes, scheme: Scheme) -> ocsp.OCSPResponse | None:
     try:
         found = ocsp.load_der_ocsp_response(whole)
         return found if found.tbs_response_bytes == data else None
-    except ValueError:
+    except UNREADABLE:
         return None
 
 
