@@ -1,6 +1,6 @@
 # The front doors. `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format test-native fuzz bench soak docs-check clean distclean setup setup-dev
+.PHONY: help demo test lint format test-native fuzz bench soak memory docs-check clean distclean setup setup-dev
 BIN := .venv/bin
 
 help: ## this list
@@ -29,8 +29,11 @@ bench: setup-dev ## figures, as ratios to the bare device measured in the same r
 	$(MAKE) -C bench
 	$(BIN)/python -m bench.run $(BENCH_ARGS)
 
-soak: setup-dev ## a million signatures: is the memory flat?
-	$(BIN)/python -m bench.soak --signatures $(or $(SIGNATURES),1000000)
+soak: setup-dev ## mixed callers, random faults, kill -9: is anything lost? (SECONDS=600)
+	$(BIN)/python -m tests.soak.run --seconds $(or $(SECONDS),600)
+
+memory: setup-dev ## a million signatures: is the memory flat?
+	$(BIN)/python -m bench.memory --signatures $(or $(SIGNATURES),1000000)
 
 setup: ## what `make demo` needs: Debian packages, .venv, the package with its native modules
 	@scripts/setup server

@@ -135,6 +135,8 @@ def decode(document: bytes) -> Attestation:
         raise AttestationError("the document has no statement")
     said = canonical(statement)
     if outer.keys() == {"statement", "possession"}:
+        if not outer["possession"]:
+            raise AttestationError("the document has no evidence")
         return Attestation(said, possession=untext(outer["possession"]))
     tpm = outer.get("tpm")
     if outer.keys() != {"statement", "tpm"} or not isinstance(tpm, dict):

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsmsign.attestation import AttestationError, Binding, Challenge, challenge, verify
-from hsmsign.model.attestation import DOCUMENT_MAX
+from hsmsign.model.attestation import DOCUMENT_MAX, decode
 from tests.support.forger import FIXED, RESTRICTED, SIGN, WITH_AUTH, Forger
 
 
@@ -192,3 +192,8 @@ FORGED = FORGER.forge()
 def test_documents_that_are_none(document: bytes) -> None:
     with pytest.raises(AttestationError):
         verify(document)
+
+
+def test_evidence_that_is_empty_is_none() -> None:
+    with pytest.raises(AttestationError, match="no evidence"):
+        decode(b'{"possession":"","statement":{"name":"keys/a"}}\n')

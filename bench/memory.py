@@ -1,4 +1,4 @@
-"""`make soak`: many signatures; does the memory of any process grow?"""
+"""`make memory`: many signatures; does the memory of any process grow?"""
 
 from __future__ import annotations
 
