@@ -128,6 +128,15 @@ async def test_a_purpose_and_the_dual_control_itself_change_with_approvals_only(
     assert (await keyring.destroy(key, by=ANN)).approval == ""
 
 
+async def test_labels_do_not_ride_on_an_approval_for_something_else(
+    keyring: Keyring, approvals: Approvals, key: str
+) -> None:
+    name = await asked(keyring.update(key, purpose=JWT, by=ANN))
+    await grant(approvals, name, BEN, CLEO)
+    assert await asked(keyring.update(key, purpose=JWT, labels={"team": "web"}, by=ANN)) != name
+    assert (await keyring.get(key)).row.labels == {}
+
+
 async def test_approvals_that_were_given_for_less_do_not_count_for_more(
     keyring: Keyring, approvals: Approvals, key: str
 ) -> None:
