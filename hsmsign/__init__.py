@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         connect,
     )
     from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
+    from hsmsign.model.dual_control import DualControl
     from hsmsign.model.errors import HsmsignError
     from hsmsign.model.purpose import Purpose, PurposeKind
 
@@ -50,6 +51,7 @@ _HOMES = {
         "connect",
     ),
     "hsmsign.model.algorithms": ("InputKind", "KeyAlgorithm", "Scheme", "SignatureFormat"),
+    "hsmsign.model.dual_control": ("DualControl",),
     "hsmsign.model.errors": ("HsmsignError",),
     "hsmsign.model.purpose": ("Purpose", "PurposeKind"),
 }
@@ -58,6 +60,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AdoptedObject",
     "Client",
+    "DualControl",
     "Health",
     "HsmsignError",
     "InputKind",

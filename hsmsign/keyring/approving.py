@@ -92,7 +92,7 @@ def load(connection: Connection, id: str) -> ApprovalRow:
     """One request. Raises ApprovalNotFoundError."""
     row = approvals.approval(connection, id)
     if row is None:
-        raise ApprovalNotFoundError(f"there is no approvals/{id[:32]!s}", hint="see what waits: hsmsign approvals list")
+        raise ApprovalNotFoundError(f"there is no approvals/{id}", hint="see what waits: hsmsign approvals list")
     return row
 
 
