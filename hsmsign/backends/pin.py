@@ -14,6 +14,9 @@ PIN_MAX = 256
 """Bytes; longer is not a PIN but the wrong file."""
 
 
+Stamp = tuple[int, ...]
+
+
 def read_pin(source: PinSource, environment: Mapping[str, str] | None = None) -> str:
     """The PIN. Raises ConfigurationError where there is none, or others could read it.
 
@@ -32,6 +35,20 @@ def read_pin(source: PinSource, environment: Mapping[str, str] | None = None) ->
         return _from_credential(source.credential, environment)
     assert source.file is not None  # noqa: S101 - one of the three was named, see above
     return _from_file(source.file, f"PIN file {source.file}", owner_only=True)
+
+
+def stamp(source: PinSource, environment: Mapping[str, str] | None = None) -> Stamp:
+    """What tells one writing of the PIN from the next, without reading it: device, inode, size and times of its
+    file. Of a variable: nothing, since a process's own do not change. Raises OSError where the file is not there.
+    """
+    environment = os.environ if environment is None else environment
+    path = source.file
+    if source.credential is not None:
+        path = Path(environment.get("CREDENTIALS_DIRECTORY", "")) / source.credential
+    if path is None:
+        return ()
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _from_variable(variable: str, environment: Mapping[str, str]) -> str:

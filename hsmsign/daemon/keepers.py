@@ -17,13 +17,13 @@ from hsmsign.backends.base import BackendConfig
 from hsmsign.daemon import listeners
 from hsmsign.daemon.children import Backoff, Child, Event
 from hsmsign.daemon.config import Config
+from hsmsign.daemon.pin_memory import REFUSED, PinMemory
 from hsmsign.daemon.worker_config import WorkerConfig
 from hsmsign.model.hostwire import to_json
 
 _PARTING = 2.0
 """Seconds that a worker which does not serve yet is given to go."""
-_REFUSED = frozenset({"PIN_REFUSED", "PIN_LOCKED"})
-_STUCK = _REFUSED | {"BROKEN"}
+_STUCK = REFUSED | {"BROKEN"}
 _SUPERVISORS_OWN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID")
 log = structlog.get_logger()
 
@@ -71,9 +71,7 @@ class HostKeeper:
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._state = ""
-        self._pin_refused = False
-        self._pin_good = False
-        self._logging_in = False
+        self._pin = PinMemory()
 
     @property
     def name(self) -> str:
@@ -93,7 +91,8 @@ class HostKeeper:
                 code = await child.run()
                 expected = child.stopping
                 log.info("device host ended", backend=self.name, pid=child.pid, code=code)
-                self._mistrust_unfinished_login()
+                if self._pin.host_ended():
+                    self._tell_of_unfinished_login()
             except OSError as error:  # no memory, no descriptors: perhaps in a moment
                 log.error("cannot start a device host", backend=self.name, error=error.strerror)
             wait = 0.0 if expected else backoff.after(time.monotonic() - began)
@@ -104,43 +103,32 @@ class HostKeeper:
     def _spawn(self) -> Child:
         message = {
             "config": to_json(self._backend),
-            "pin_refused": self._pin_refused,
+            "pin_refused": self._pin.refused,
             "drain": self._config.drain_seconds,
         }
         arguments: dict[str, socket.socket | None] = {"--listen-fd": self._socket}
         environment = self._environments.for_host(self._backend)
+        self._pin.host_starts(self._backend)
         self.child = Child.start(f"host {self.name}", "hsmsign.daemon.host", arguments, message, environment)
         self.child.on_event = self._heard
         log.info("device host started", backend=self.name, pid=self.child.pid)
         self._changed()
         return self.child
 
-    def _mistrust_unfinished_login(self) -> None:
-        """A host that ended inside C_Login may have used up a try: unless the PIN was good before, the next one
-        does not try it."""
-        if self._logging_in and not self._pin_good:
-            self._pin_refused = True
-            log.error(
-                "the device host ended while it logged in; the PIN is not tried again before a reload",
-                backend=self.name,
-                hint="see the vendor's log and the token's PIN counter, then reload",
-            )
-        self._logging_in = False
+    def _tell_of_unfinished_login(self) -> None:
+        log.error(
+            "the device host ended while it logged in; the PIN is not tried again before a reload",
+            backend=self.name,
+            hint="see the vendor's log and the token's PIN counter, then reload",
+        )
 
     def _heard(self, event: Event) -> None:
         if event.get("event") == "logging-in":
-            self._logging_in = True
+            self._pin.login_begins(self._backend)
         if event.get("event") != "health":
             return
-        self._logging_in = False
         self._state = str(event.get("state", ""))
-        # remembered here, where it outlives the host: a PIN that was refused is not tried again by itself. The
-        # next host says STARTING first, and perhaps that the token is away: only a login that went well, or a
-        # person's reload, takes it back
-        if self._state in _REFUSED:
-            self._pin_refused = True
-        elif self._state == "READY":
-            self._pin_refused, self._pin_good = False, True
+        self._pin.device_is(self._state)
         level = log.error if self._state in _STUCK else log.info
         details = {key: event[key] for key in ("message", "hint", "ckr") if event.get(key)}
         level("device", backend=self.name, state=self._state, **details)
@@ -148,11 +136,10 @@ class HostKeeper:
     def reload(self, backend: BackendConfig, config: Config) -> None:
         """Take a new configuration. The host is replaced where it changed, or where it is stuck: a
         reload is a person's word that the PIN may be tried again."""
-        replaced = backend != self._backend or self._state in _STUCK or self._pin_refused
+        replaced = backend != self._backend or self._state in _STUCK or self._pin.refused
         self._backend, self._config = backend, config
-        self._pin_good = False  # it may be another PIN from now on
         if replaced and self.child is not None:
-            self._pin_refused = self._logging_in = False
+            self._pin.person_reloads()
             self._state = ""
             self.child.on_event = lambda _: None
             self.child.terminate()

@@ -166,6 +166,26 @@ def test_a_pin_whose_try_ended_the_host_is_not_tried_again_before_a_reload(
         faults.set()
         eventually(lambda: client.backends()[0].state == "ready")
         client.create_key("keys/k", algorithm="ecdsa-p256")
+        reload_and_wait(daemon)  # which says nothing of the PIN: it is the same one
+        before = calls(faults.log("C_Login", "C_Login crash"))
+        daemon.kill("host")
+        eventually(lambda: calls(log) > before + 1)
+        faults.set()
+        eventually(lambda: client.backends()[0].state == "ready")
+        # another PIN, of which nothing is known
+        pin = daemon.folder / "softhsm" / "pin"
+        pin.write_text(pin.read_text())
+        before = calls(faults.log("C_Login", "C_Login crash"))
+        daemon.kill("host")
+        eventually(lambda: client.backends()[0].state == "pin-refused")
+        assert calls(log) == before + 1
+
+
+def reload_and_wait(daemon: Daemon) -> None:
+    """SIGHUP, and its end."""
+    reloads = daemon.log().count('"event": "reloaded"')
+    daemon.kill("supervisor", signal.SIGHUP)
+    eventually(lambda: daemon.log().count('"event": "reloaded"') > reloads)
 
 
 def test_systemd_is_told_of_a_reload_and_that_the_daemon_lives(

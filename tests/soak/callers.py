@@ -15,6 +15,9 @@ from hsmsign.client import Client
 from hsmsign.model.algorithms import InputKind
 from hsmsign.model.errors import HsmsignError, InvalidArgumentError, PermissionDeniedError
 
+_NEVER = frozenset({"INTERNAL", "PIN_REFUSED", "PIN_LOCKED"})
+"""Reasons that no fault of the soak excuses."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -81,7 +84,7 @@ class Callers:
                     work(client)
                 except HsmsignError as error:
                     self.ledger.errors[error.reason] += 1
-                    if error.reason == "INTERNAL":
+                    if error.reason in _NEVER:
                         self.ledger.wrong.append(f"{work.__name__}: {error}")
                     self._over.wait(0.02)
                 except Exception as error:  # noqa: BLE001 - it is told at the end
