@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import queue
@@ -69,7 +70,8 @@ def serve_management(connection: socket.socket, backend: Backend, thread: OneThr
 
 def _answer(request: dict[str, Any], backend: Backend, thread: OneThread) -> dict[str, Any]:
     if request.get("op") == "health":
-        return {"ok": to_json(backend.health())}  # asks nothing of the device, and so waits for nobody
+        health = dataclasses.replace(backend.health(), busy=backend.oldest_active())
+        return {"ok": to_json(health)}  # asks nothing of the device, and so waits for nobody
     answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     thread.submit(lambda: answers.put(perform(request, backend)))
     return answers.get()

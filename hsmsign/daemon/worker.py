@@ -43,6 +43,7 @@ from hsmsign.server.revocation import NO_CRLS
 from hsmsign.server.tls_files import TlsFiles
 from hsmsign.signing import Admission, SigningPipeline
 from hsmsign.signing.checkpoints import Checkpointer
+from hsmsign.signing.places import Places
 from hsmsign.store import Store
 
 if TYPE_CHECKING:
@@ -67,7 +68,6 @@ class Worker:
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._application: Application | None = None
-        self._pipeline: SigningPipeline | None = None
 
     async def run(self) -> int:
         """Serve until SIGTERM or until the supervisor is gone. Returns the exit code."""
@@ -79,14 +79,15 @@ class Worker:
         store, devices, keyring = await self._open_keys()
         prefix = f"hsmsign/{secrets.token_hex(8)}" if self._unix is not None else None
         tls = TlsFiles(config.tls) if config.tls is not None and config.listen else None
-        recorder, audit, checkpointer = self._open_audit(keyring, devices)
-        audit, web = self._open_web(audit, recorder, devices)
+        places = Places(devices, config.limits.max_in_flight)
+        recorder, audit, checkpointer = self._open_audit(keyring, places, devices[config.default_backend])
+        audit, web = self._open_web(audit, recorder, devices, places)
         identify = Identifier(
             prefix,
             tls12=config.tls is not None and config.tls.tls12,
             crls=tls.crls if tls is not None else lambda: NO_CRLS,
         )
-        application = self._application = self._build(keyring, Approvals(store), devices, audit, identify)
+        application = self._application = self._build(keyring, Approvals(store), devices, places, audit, identify)
         doorman = self._open_ports(application, prefix, tls)
         await application.server.start()
         application.set_serving(True)
@@ -129,6 +130,7 @@ class Worker:
         keyring: Keyring,
         approvals: Approvals,
         devices: Mapping[str, Device],
+        places: Places,
         audit: Audit,
         identify: Identifier,
     ) -> Application:
@@ -136,10 +138,10 @@ class Worker:
         config = self._config
         policy = Policy(config.policy)
         admission = Admission(config.policy.limits, config.limits.max_in_flight_per_caller)
-        self._pipeline = SigningPipeline(keyring, devices, config.limits, policy, admission, audit, approvals)
+        pipeline = SigningPipeline(keyring, places, config.limits, policy, admission, audit, approvals)
         return build(
             keyring=keyring,
-            pipeline=self._pipeline,
+            pipeline=pipeline,
             policy=policy,
             devices=devices,
             default_backend=config.default_backend,
@@ -168,7 +170,7 @@ class Worker:
         return tasks
 
     def _open_web(
-        self, audit: Audit, recorder: Recorder | None, devices: Mapping[str, Device]
+        self, audit: Audit, recorder: Recorder | None, devices: Mapping[str, Device], places: Places
     ) -> tuple[Audit, WebServer | None]:
         """Metrics and health over HTTP, where they are wanted; what is recorded is then counted, too."""
         if self._metrics is None:
@@ -183,14 +185,14 @@ class Worker:
             active=self._calls_under_way,
             waiting=recorder.waiting if recorder is not None else lambda: 0,
             stopping=self._stop.is_set,
-            broken_off=lambda name: self._pipeline is not None and self._pipeline.breakers[name].broken_off,
+            places=places,
         )
 
     def _calls_under_way(self) -> int:
         return self._application.active() if self._application is not None else 0
 
     def _open_audit(
-        self, keyring: Keyring, devices: Mapping[str, Device]
+        self, keyring: Keyring, places: Places, home: Device
     ) -> tuple[Recorder | None, Audit, Checkpointer | None]:
         """The way to the audit log, and what signs its checkpoints."""
         config, said = self._config, self._config.audit
@@ -202,7 +204,7 @@ class Worker:
         )
         checkpointer = None
         if said.checkpoint_seconds:
-            checkpointer = Checkpointer(keyring, devices, recorder, origin=said.origin, key=said.key)
+            checkpointer = Checkpointer(keyring, places, home, recorder, origin=said.origin, key=said.key)
         return recorder, LoggedAudit(recorder, durable=said.durability is Durability.STRICT), checkpointer
 
     async def _beat(self) -> None:

@@ -14,6 +14,7 @@ from hsmsign.daemon.worker_config import WorkerConfig
 from hsmsign.devices.base import Device
 from hsmsign.model.device import DeviceState
 from hsmsign.model.errors import AuditUnavailableError
+from hsmsign.signing.places import Places
 from hsmsign.web.metrics import Certificates, Devices, Metered, Metrics, Process
 from hsmsign.web.server import WebServer
 
@@ -27,7 +28,7 @@ def open_web(
     active: Callable[[], int],
     waiting: Callable[[], int],
     stopping: Callable[[], bool],
-    broken_off: Callable[[str], bool],
+    places: Places,
 ) -> tuple[Audit, WebServer]:
     """The audit whose records are counted, and the server."""
 
@@ -43,12 +44,12 @@ def open_web(
         health = devices[config.default_backend].health()
         if health.state is not DeviceState.READY:
             wrong[f"backends/{config.default_backend}"] = health.message or health.state.value
-        elif broken_off(config.default_backend):
+        elif places.broken_off(config.default_backend):
             wrong[f"backends/{config.default_backend}"] = "it keeps failing"
         return wrong
 
     metrics = Metrics()
-    metrics.add(Devices(devices, broken_off))
+    metrics.add(Devices(devices, places.broken_off, places.moved))
     metrics.add(Process(version("hsmsign"), active, waiting, note))
     metrics.add(Certificates(lambda: _certificates(config)))
     return Metered(audit, metrics), WebServer(sock, metrics, failing)

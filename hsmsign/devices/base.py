@@ -9,6 +9,7 @@ from typing import Protocol
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.attestation import AttesterIdentity, Certified
 from hsmsign.model.device import DeviceHealth, DeviceInfo, DeviceKey, SignOrder, SignOutcome
+from hsmsign.model.errors import DeviceUnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,10 @@ class Lookup:
     id: bytes | None = None
     label: str | None = None
     locator: bytes | None = None
+
+
+class NotAnsweringError(DeviceUnavailableError):
+    """The device went away, or is silent, and the order was not to wait for it."""
 
 
 class Device(Protocol):
@@ -49,10 +54,16 @@ class Device(Protocol):
         """Signatures that wait or are under way for this worker."""
         ...
 
-    async def sign(self, order: SignOrder) -> SignOutcome:
+    def answering(self) -> bool:
+        """Whether it is ready, reached, and not silent: then it would begin with an order at once."""
+        ...
+
+    async def sign(self, order: SignOrder, *, waits: bool = True) -> SignOutcome:
         """Make many signatures. Cancelling the task takes what is not yet signed out of the queue.
 
-        Raises QueueFullError, DeviceUnavailableError; whatever becomes of single items is in the outcome.
+        Raises QueueFullError, DeviceUnavailableError; whatever becomes of single items is in the outcome. One that
+        does not wait for a device to come back (`waits` is false) ends with NotAnsweringError as soon as the device
+        does not answer.
         """
         ...
 

@@ -9,7 +9,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from hsmsign.devices.base import Lookup
+import structlog
+
+from hsmsign.devices.base import Lookup, NotAnsweringError
 from hsmsign.devices.connection import open_connection
 from hsmsign.devices.health import refusal
 from hsmsign.devices.link import Link, LinkLost
@@ -24,8 +26,15 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.01, 0.5
 _HEALTH_PERIOD = 1.0
 _ATTEMPTS = 3
 """How many hosts a management call may outlive."""
+_LOOK_AFTER = 0.15
+"""Seconds that an order which could go elsewhere is left alone before its device is looked at."""
+_ANSWERS_WITHIN = 0.25
+"""Seconds for a host to say how it is: that asks nothing of the device."""
+_SILENT_AFTER = 0.4
+"""Seconds inside one signature after which orders that can go elsewhere do."""
 _WAITING = frozenset({DeviceState.STARTING, DeviceState.HEALING})
 
+_log = structlog.get_logger(__name__)
 HealthListener = Callable[[DeviceHealth], None]
 
 
@@ -40,6 +49,10 @@ class RemoteDevice:
         self._socket: socket.socket | None = None
         self._writing = False
         self._calls: dict[int, asyncio.Future[SignOutcome]] = {}
+        self._movable: dict[int, asyncio.Future[SignOutcome]] = {}
+        """Those of the calls that do not wait for the device, the oldest first."""
+        self._moving = asyncio.Event()
+        self._silent = False
         self._health = DeviceHealth(DeviceState.STARTING, "the device host has not answered yet")
         self._info: DeviceInfo | None = None
         self._listeners: list[HealthListener] = []
@@ -54,7 +67,7 @@ class RemoteDevice:
     ) -> RemoteDevice:
         """Begin to reach for the host, and go on until `close`. Does not wait for it."""
         device = cls(name, kind, socket_path, Link(max_jobs=max_jobs, max_bytes=max_bytes), ManageClient(socket_path))
-        device._start(device._keep_connected(), device._watch_health())
+        device._start(device._keep_connected(), device._watch_health(), device._watch_movable())
         return device
 
     def _start(self, *jobs: Coroutine[Any, Any, None]) -> None:
@@ -102,11 +115,16 @@ class RemoteDevice:
 
     # ---- signatures ----
 
-    async def sign(self, order: SignOrder) -> SignOutcome:
+    async def sign(self, order: SignOrder, *, waits: bool = True) -> SignOutcome:
         """Make many signatures: see hsmsign.devices.base.Device.sign."""
+        if not waits and not self.answering():
+            raise self._not_answering()
         order_id = self._link.submit(order)
         call: asyncio.Future[SignOutcome] = self._loop.create_future()
         self._calls[order_id] = call
+        if not waits:
+            self._movable[order_id] = call
+            self._moving.set()
         self._mind_writing()
         try:
             outcome = await call
@@ -116,6 +134,7 @@ class RemoteDevice:
             raise
         finally:
             self._calls.pop(order_id, None)
+            self._movable.pop(order_id, None)
         if outcome.failures:
             self._look.set()  # perhaps the device has a new state: do not wait for the next look
         return outcome
@@ -151,6 +170,50 @@ class RemoteDevice:
         else:
             self._loop.remove_writer(self._socket.fileno())
 
+    # ---- orders that can go elsewhere ----
+
+    def answering(self) -> bool:
+        """Whether it would begin with an order at once."""
+        return self._socket is not None and not self._silent and self._health.state is DeviceState.READY
+
+    def _not_answering(self) -> NotAnsweringError:
+        return NotAnsweringError(
+            f"the device of backend {self._name!r} does not answer",
+            hint="look at it: hsmsign backend list",
+            metadata={"backend": self._name},
+            retry_after=1.0,
+        )
+
+    def _send_away(self) -> None:
+        for order_id, call in self._movable.items():
+            self._link.cancel(order_id)
+            if not call.done():
+                call.set_exception(self._not_answering())
+        self._movable.clear()
+        self._mind_writing()
+
+    async def _watch_movable(self) -> None:
+        """A device may be silent without being gone: then only its orders tell."""
+        while True:
+            await self._moving.wait()
+            newest = next(reversed(self._movable), -1)
+            await asyncio.sleep(_LOOK_AFTER)
+            oldest = next(iter(self._movable), None)
+            if oldest is None:
+                self._moving.clear()
+            elif oldest <= newest and not await self._works():
+                _log.warning("a device is silent: replicas take over where there are any", backend=self._name)
+                self._silent = True
+                self._send_away()
+
+    async def _works(self) -> bool:
+        try:
+            async with asyncio.timeout(_ANSWERS_WITHIN):
+                health = from_json(DeviceHealth, await self._watch.ask("health"))
+        except (TimeoutError, HsmsignError, ValueError, TypeError, KeyError):
+            return False
+        return bool(health.busy < _SILENT_AFTER)
+
     # ---- the connection ----
 
     def _disconnect(self) -> None:
@@ -161,6 +224,7 @@ class RemoteDevice:
             self._socket = None
             self._writing = False
         self._link.detach()
+        self._send_away()
         self._lost.set()
 
     async def _keep_connected(self) -> None:
@@ -209,9 +273,13 @@ class RemoteDevice:
     async def _set_health(self, health: DeviceHealth) -> None:
         if health.state is DeviceState.READY and (self._info is None or self._health.state is not DeviceState.READY):
             self._info = from_json(DeviceInfo, await self._manage.ask("describe"))
+        if self._silent and health.busy < _SILENT_AFTER:
+            self._silent = False
         if health == self._health:
             return
         self._health = health
+        if health.state is not DeviceState.READY:
+            self._send_away()
         async with self._ready:
             self._ready.notify_all()
         for listener in self._listeners:

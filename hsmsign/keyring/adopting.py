@@ -46,7 +46,7 @@ async def adopt(desk: Desk, wanted: Adoption) -> Key:
         return await desk.store.read(lambda connection: load(connection, wanted.id))
     device = desk.device(wanted.backend)
     protection = ready(device, None)
-    _same_token(uri, device)
+    same_token(uri, device)
     found = await _one(device, uri)
     if wanted.algorithm is not None and wanted.algorithm is not found.algorithm:
         raise errors.rebuild(
@@ -59,7 +59,8 @@ async def adopt(desk: Desk, wanted: Adoption) -> Key:
     return await desk.store.read(lambda connection: load(connection, wanted.id))
 
 
-def _same_token(uri: ObjectUri, device: Device) -> None:
+def same_token(uri: ObjectUri, device: Device) -> None:
+    """Raise ObjectNotFoundError where the URI is about another token than this device."""
     info = device.info()
     for attribute, is_ in _token_attributes(info).items() if info is not None else ():
         said = getattr(uri, attribute)
@@ -99,18 +100,23 @@ async def _one(device: Device, uri: ObjectUri) -> DeviceKey:
     return found[0]
 
 
+def must_be_free(connection: Connection, backend: str, found: DeviceKey) -> None:
+    """Raise KeyExistsError where a version stands for this object already, or has it for a replica."""
+    holder = queries.holder(connection, holds(backend, found.public_key))
+    if holder is not None:
+        name = version_name(holder.key, holder.number)
+        raise KeyExistsError(
+            f"the object has a name already: {name}", hint="use that one, or release it first", metadata={"name": name}
+        )
+
+
 def _enter(connection: Connection, wanted: Adoption, protection: Protection, found: DeviceKey) -> None:
     before = repeated(connection, wanted)
     if before is not None:
         if before.state is VersionState.CREATING:
             raise UnavailableError(f"keys/{wanted.id} is being made", retry_after=1.0)
         return
-    holder = queries.holder(connection, holds(wanted.backend, found.public_key))
-    if holder is not None:
-        name = version_name(holder.key, holder.number)
-        raise KeyExistsError(
-            f"the object has a name already: {name}", hint="use that one, or release it first", metadata={"name": name}
-        )
+    must_be_free(connection, wanted.backend, found)
     if queries.key(connection, wanted.id) is not None:
         raise exists(wanted.id)
     at = now()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from dataclasses import dataclass
 
 from hsmsign.devices.base import Device, Lookup
 from hsmsign.keyring.desk import Desk
 from hsmsign.keyring.values import ResolvedKey
-from hsmsign.model.algorithms import InputKind, SignatureFormat
+from hsmsign.model.algorithms import InputKind, KeyAlgorithm, SignatureFormat
 from hsmsign.model.attestation import FORMAT, Attestation, canonical, qualifying_data, signed_bytes, text
 from hsmsign.model.device import DeviceInfo, DeviceKey, JobStatus, SignOrder
 from hsmsign.model.errors import (
@@ -20,6 +21,8 @@ from hsmsign.model.errors import (
 )
 
 NONCE_MIN, NONCE_MAX = 8, 64
+_PATIENCE = 30.0
+"""Seconds for a signature of a key about itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +110,16 @@ async def _certified(device: Device, key: ResolvedKey, statement: dict[str, obje
 
 async def _asserted(device: Device, key: ResolvedKey, statement: dict[str, object]) -> Attestation:
     said = canonical({**statement, "evidence": "asserted"})
-    scheme = key.algorithm.schemes[0]
-    order = SignOrder(key.locator, scheme, InputKind.MESSAGE, SignatureFormat.DER, [signed_bytes(said)])
+    return Attestation(said, possession=await possession(device, key.locator, key.algorithm, signed_bytes(said)))
+
+
+async def possession(device: Device, locator: bytes, algorithm: KeyAlgorithm, message: bytes) -> bytes:
+    """The key's own signature, DER, with the first scheme of its algorithm, over a message of ours: one that stands
+    for nothing but this. Raises DeviceError."""
+    deadline = time.monotonic() + _PATIENCE
+    order = SignOrder(locator, algorithm.schemes[0], InputKind.MESSAGE, SignatureFormat.DER, [message], deadline)
     outcome = await device.sign(order)
     if outcome.failures:
         status = outcome.failures[0].status
-        raise DeviceError(f"the key did not sign its attestation ({JobStatus(status).name})")
-    return Attestation(said, possession=outcome.signatures[0])
+        raise DeviceError(f"the key on backend {device.name!r} did not sign ({JobStatus(status).name})")
+    return outcome.signatures[0]

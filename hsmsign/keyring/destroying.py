@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 from sqlalchemy import Connection
 
-from hsmsign.devices.base import Device
 from hsmsign.keyring import approving
 from hsmsign.keyring.checks import same_etag
 from hsmsign.keyring.desk import Desk, load, no_key, now
 from hsmsign.keyring.values import AdoptedObject, Key, version_name
 from hsmsign.model.caller import Caller
 from hsmsign.model.dual_control import ApprovalState, Operation
-from hsmsign.model.errors import AdoptedKeyError, InvalidArgumentError
+from hsmsign.model.errors import AdoptedKeyError, HsmsignError, InvalidArgumentError
 from hsmsign.store import ApprovalRow, VersionRow, VersionState, queries
 from hsmsign.store.rows import GONE
 
@@ -42,22 +42,49 @@ async def destroy(desk: Desk, doom: Doom, *, validate_only: bool) -> Key:
     unfinished = [row for row in planned.versions if row.state is VersionState.DESTROYING]
     for row in unfinished:
         if doom.number in (None, row.number):
-            await finish(desk, desk.device(planned.row.backend), row)
+            await finish(desk, planned.row.backend, row)
     done = await desk.store.read(lambda connection: load(connection, doom.id))
     return dataclasses.replace(done, approval=planned.approval)
 
 
-async def finish(desk: Desk, device: Device, row: VersionRow) -> None:
-    """Let the device destroy the object (unless it stays), then say that it is done."""
-    if row.locator and not row.keep_object:
-        await device.destroy(row.locator)
-    done = dataclasses.replace(row, state=VersionState.DESTROYED, locator=None, holds=None, destroyed=now())
+async def finish(desk: Desk, home: str, row: VersionRow, only: str = "") -> bool:
+    """Let each device, or `only` that one, destroy its object (unless it stays), and say so of the version when none
+    is left: the answer. `home` is the backend on which it was made.
 
-    def end(connection: Connection) -> None:
-        queries.save_version(connection, done)
-        queries.touch_key(connection, row.key, now())
+    One device that is away does not keep the others; its error is raised after they are done."""
+    errors: list[HsmsignError] = []
+    done = False
+    for backend, locator in [*((one.backend, one.locator) for one in row.replicas), (home, row.locator)]:
+        if only not in ("", backend):
+            continue
+        try:
+            if locator and not row.keep_object:
+                await desk.device(backend).destroy(locator)
+            done = await desk.store.write(functools.partial(_gone, row=row, home=home, backend=backend))
+        except HsmsignError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return done
 
-    await desk.store.write(end)
+
+def _gone(connection: Connection, row: VersionRow, home: str, backend: str) -> bool:
+    """This object is gone. True where it was the last."""
+    there = queries.version(connection, row.key, row.number)
+    if there is None or there.state is not VersionState.DESTROYING:
+        return True  # another daemon was faster
+    if backend == home:
+        there = dataclasses.replace(there, locator=None, holds=None)
+    for replica in there.replicas:
+        if replica.backend == backend:
+            queries.remove_replica(connection, replica)
+    left = [one for one in there.replicas if one.backend != backend]
+    done = there.holds is None and not left
+    if done:
+        there = dataclasses.replace(there, state=VersionState.DESTROYED, destroyed=now())
+    queries.save_version(connection, there)
+    queries.touch_key(connection, row.key, now())
+    return done
 
 
 def _begin(connection: Connection, doom: Doom) -> Key | ApprovalRow:

@@ -9,7 +9,18 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from hsmsign.devices.base import Device
-from hsmsign.keyring import adopting, attesting, changing, checks, destroying, making, mending, paging, reading
+from hsmsign.keyring import (
+    adopting,
+    attesting,
+    changing,
+    checks,
+    destroying,
+    making,
+    mending,
+    paging,
+    reading,
+    replicas,
+)
 from hsmsign.keyring.attesting import Asked
 from hsmsign.keyring.desk import Desk, load
 from hsmsign.keyring.values import AdoptedObject, Key, ResolvedKey
@@ -108,6 +119,22 @@ class Keyring:
         doom = destroying.Doom(_id(parsed), number, etag, adopted, by)
         work = destroying.destroy
         return await self._change(doom.id, "", lambda: work(self._desk, doom, validate_only=validate_only))
+
+    async def add_replica(self, name: str, backend: str, uri: str = "") -> tuple[Key, VersionRow]:
+        """Let a further token sign for a version (of a key's name: the primary one), which holds its key already; `uri`
+        says which object it is where its CKA_ID is another. Answers with the key and the version."""
+        wanted = await self._replica(name, backend, uri)
+        return await self._change(wanted.version.key.id, "", lambda: replicas.add(self._desk, wanted))
+
+    async def remove_replica(self, name: str, backend: str) -> tuple[Key, VersionRow]:
+        """Let it no longer sign for that version. The object stays on its token."""
+        wanted = await self._replica(name, backend)
+        return await self._change(wanted.version.key.id, "", lambda: replicas.remove(self._desk, wanted))
+
+    async def _replica(self, name: str, backend: str, uri: str = "") -> replicas.Replica:
+        parsed = parse(name)
+        version = parsed if isinstance(parsed, VersionName) else _version((await self.resolve(name)).name)
+        return replicas.Replica(version, backend, uri)
 
     async def attest(self, name: str, asked: Asked) -> Attestation:
         """Say where a version lives, with what the device can prove of it."""

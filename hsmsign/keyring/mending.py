@@ -40,13 +40,15 @@ async def recover(desk: Desk, backend: str) -> int:
 async def _one(desk: Desk, backend: str, row: VersionRow) -> int:
     async with desk.locks.hold(row.key):
         there = await desk.store.read(lambda connection: queries.version(connection, row.key, row.number))
-        if there is None or there.state is not row.state:
+        key = await desk.store.read(lambda connection: queries.key(connection, row.key))
+        if there is None or key is None or there.state is not row.state:
             return 0  # its own request, for which the lock was waited, has finished it
-        device = desk.device(backend)
         if there.state is VersionState.CREATING:
-            await making.mend(desk, device, there)
+            await making.mend(desk, desk.device(backend), there)
         else:
-            await destroying.finish(desk, device, there)
+            done = await destroying.finish(desk, key.backend, there, only=backend)
+            if not done:
+                return 0  # another token still has it
         desk.cache.forget(row.key)
     name = version_name(row.key, row.number)
     _log.info("mended a version", version=name, was=row.state.value, backend=backend)

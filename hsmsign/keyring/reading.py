@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from hsmsign.keyring.desk import Desk, established, no_key
-from hsmsign.keyring.values import ResolvedKey, version_name
+from hsmsign.keyring.values import Place, ResolvedKey, version_name
 from hsmsign.model.errors import VersionStateError
 from hsmsign.model.key_facts import KeyFacts
 from hsmsign.model.names import KeyName, VersionName, parse
@@ -42,4 +42,5 @@ def _find(connection: Connection, name: KeyName | VersionName) -> ResolvedKey:
         facts=KeyFacts.of(key.id, key.labels, key.algorithm, key.purpose.kind),
         purpose=key.purpose,
         control=key.control,
+        replicas=tuple(Place(one.backend, one.locator) for one in row.replicas),
     )

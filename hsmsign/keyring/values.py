@@ -52,6 +52,14 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a key pair lies."""
+
+    device: str
+    locator: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ResolvedKey:
     """What a signature needs to know of a key version."""
 
@@ -68,6 +76,8 @@ class ResolvedKey:
     """What the policy wants to know of it."""
     purpose: Purpose = field(default_factory=Purpose)
     control: DualControl = field(default_factory=DualControl)
+    replicas: tuple[Place, ...] = ()
+    """Further tokens that hold the same key."""
 
 
 def version_name(key: str, number: int) -> str:

@@ -45,6 +45,8 @@ class DeviceHealth:
     hint: str = ""
     ckr: str = ""
     """The name of the device's own code (`CKR_PIN_INCORRECT`, `TPM_RC_BAD_AUTH`), or empty."""
+    busy: float = field(default=0.0, compare=False)
+    """Seconds that the oldest running signature has been inside the device; 0 where none runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,20 @@ class KeyService:
         await self._rights.to(call.caller, Action.READ, request.name)
         return wire.public_key(await self._keyring.public_key(request.name))
 
+    async def AddReplica(self, request: keys_pb2.AddReplicaRequest, call: Call) -> keys_pb2.KeyVersion:
+        """A further token, which may hold any object: a right as that to adopt."""
+        await self._rights.to(call.caller, Action.CREATE, request.name)
+        await self._rights.to(call.caller, Action.ADMIN, request.name)
+        backend = wire.backend_name(request.backend)
+        key, version = await self._keyring.add_replica(request.name, backend, request.object_uri)
+        return wire.key_version(version, key.row.algorithm)
+
+    async def RemoveReplica(self, request: keys_pb2.RemoveReplicaRequest, call: Call) -> keys_pb2.KeyVersion:
+        """One token less."""
+        await self._rights.to(call.caller, Action.ADMIN, request.name)
+        key, version = await self._keyring.remove_replica(request.name, wire.backend_name(request.backend))
+        return wire.key_version(version, key.row.algorithm)
+
     async def AttestKey(self, request: keys_pb2.AttestKeyRequest, call: Call) -> keys_pb2.KeyAttestation:
         """Where a key lives."""
         await self._rights.to(call.caller, Action.READ, request.name)

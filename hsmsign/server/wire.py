@@ -111,6 +111,12 @@ def key_version(row: VersionRow, algorithm: KeyAlgorithm) -> keys_pb2.KeyVersion
         pkcs11_uri=row.uri,
         facts=_facts(row.facts),
         adopted=row.adopted,
+        replicas=[
+            keys_pb2.Replica(
+                backend=one.backend, pkcs11_uri=one.uri, facts=_facts(one.facts), create_time=_time(one.created)
+            )
+            for one in row.replicas
+        ],
     )
 
 

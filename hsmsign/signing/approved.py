@@ -10,10 +10,10 @@ from hsmsign.keyring.approvals import Approvals
 from hsmsign.keyring.approving import Wanted
 from hsmsign.model.algorithms import InputKind, Scheme
 from hsmsign.model.caller import Caller
-from hsmsign.model.device import SignOutcome
 from hsmsign.model.dual_control import Operation
 from hsmsign.model.errors import BatchSizeError
 from hsmsign.purposes import describe
+from hsmsign.signing.places import Signed
 from hsmsign.signing.values import SignGroup
 
 
@@ -23,8 +23,8 @@ async def sign_approved(
     key: ResolvedKey,
     scheme: Scheme,
     group: SignGroup,
-    sign: Callable[[], Awaitable[SignOutcome]],
-) -> tuple[SignOutcome, str]:
+    sign: Callable[[], Awaitable[Signed]],
+) -> tuple[Signed, str]:
     """What `sign` answers, and the name of the approval that it used up: one for exactly this input. It is given back
     where nothing was signed. Raises ApprovalRequiredError, ApprovalDeniedError."""
     if len(group.inputs) != 1:
@@ -41,11 +41,11 @@ async def sign_approved(
     wanted = Wanted(key.facts.id, Operation.SIGN, caller, what, f"sign with {key.name}: {words}", data)
     approval = await approvals.spend(key.control, wanted)
     try:
-        outcome = await sign()
+        signed = await sign()
     except BaseException:
         await approvals.give_back(approval)
         raise
-    if outcome.failures:
+    if signed.failures:
         await approvals.give_back(approval)
-        return outcome, ""
-    return outcome, approval
+        return signed, ""
+    return signed, approval

@@ -36,6 +36,10 @@ class Breaker:
         """Whether callers are refused."""
         return self._failed >= TRIPS_AT
 
+    def refuses(self) -> bool:
+        """Whether an order would be refused now."""
+        return self.broken_off and self._clock() < self._opens_at
+
     def check(self) -> None:
         """Let an order through. Raises DeviceUnavailableError where the device is broken off and it is not time to
         try."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 
 import structlog
 
@@ -14,8 +13,9 @@ from hsmsign.devices.base import Device
 from hsmsign.keyring import Keyring, ResolvedKey
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, SignatureFormat
 from hsmsign.model.device import SignOrder
-from hsmsign.model.errors import DeviceUnavailableError, FailedPreconditionError, HsmsignError, KeyNotFoundError
+from hsmsign.model.errors import FailedPreconditionError, HsmsignError, KeyNotFoundError
 from hsmsign.model.purpose import Purpose, PurposeKind
+from hsmsign.signing.places import Places
 
 _PATIENCE = 10.0
 """Seconds for one signature."""
@@ -26,11 +26,20 @@ class Checkpointer:
     """Makes checkpoints of one log."""
 
     def __init__(
-        self, keyring: Keyring, devices: Mapping[str, Device], recorder: Recorder, *, origin: str, key: str
+        self,
+        keyring: Keyring,
+        places: Places,
+        home: Device,
+        recorder: Recorder,
+        *,
+        origin: str,
+        key: str,
     ) -> None:
-        """`origin` names the log; `key` is a key's id: it is made where it is not there."""
+        """`home` takes new keys where nothing is said; `origin` names the log; `key` is a key's id: it is made where it
+        is not there."""
         self._keyring = keyring
-        self._devices = devices
+        self._places = places
+        self._home = home
         self._recorder = recorder
         self._origin = origin
         self._name = f"keys/{key}"
@@ -86,7 +95,7 @@ class Checkpointer:
 
     def _algorithm(self) -> KeyAlgorithm:
         """Ed25519, which every verifier of such notes knows, where the device has it."""
-        info = self._devices[self._keyring.default_backend].info()
+        info = self._home.info()
         known = () if info is None else info.algorithms
         return KeyAlgorithm.ED25519 if KeyAlgorithm.ED25519 in known else KeyAlgorithm.EC_P256
 
@@ -94,8 +103,7 @@ class Checkpointer:
         scheme = key.algorithm.schemes[0]
         deadline = time.monotonic() + _PATIENCE
         order = SignOrder(key.locator, scheme, InputKind.MESSAGE, SignatureFormat.DER, [text], deadline, 0)
-        device = self._devices.get(key.device)
-        outcome = await device.sign(order) if device is not None else None
-        if outcome is None or outcome.failures:
-            raise DeviceUnavailableError(f"the device of {key.name} did not sign the checkpoint")
-        return outcome.signatures[0]
+        signed = await self._places.sign(key, order)
+        if signed.failures:
+            raise signed.failures[0].error
+        return signed.signatures[0]

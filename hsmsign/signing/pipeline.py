@@ -5,23 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections.abc import Mapping
 
 from hsmsign.audit.auditing import Audit
 from hsmsign.audit.records import OK, SignaturesMade
-from hsmsign.devices.base import Device
 from hsmsign.keyring import Keyring, ResolvedKey
 from hsmsign.keyring.approvals import Approvals
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme
 from hsmsign.model.caller import Caller
-from hsmsign.model.device import FLOWS, JobFailure, JobStatus, SignOrder, SignOutcome
+from hsmsign.model.device import FLOWS, SignOrder
 from hsmsign.model.errors import (
-    BackendNotFoundError,
     BatchSizeError,
-    DeadlineError,
     HsmsignError,
     NotFoundError,
-    QueueFullError,
     VersionStateError,
 )
 from hsmsign.model.limits import Limits
@@ -30,8 +25,7 @@ from hsmsign.policy import Action, Policy
 from hsmsign.signing import inputs as check
 from hsmsign.signing.admission import Admission
 from hsmsign.signing.approved import sign_approved
-from hsmsign.signing.breaker import Breaker
-from hsmsign.signing.failures import to_error
+from hsmsign.signing.places import Places, Signed
 from hsmsign.signing.purpose import misused
 from hsmsign.signing.values import GroupFailure, GroupResult, SignGroup
 from hsmsign.signing.verify import Verifier
@@ -55,7 +49,7 @@ class SigningPipeline:
     def __init__(
         self,
         keyring: Keyring,
-        devices: Mapping[str, Device],
+        places: Places,
         limits: Limits,
         policy: Policy,
         admission: Admission,
@@ -67,10 +61,8 @@ class SigningPipeline:
         self._policy = policy
         self._admission = admission
         self._audit = audit
-        self._devices = devices
+        self._places = places
         self._limits = limits
-        self.breakers = {name: Breaker(name) for name in devices}
-        """One a device: whether it keeps failing."""
         self._verifier = Verifier(limits)
         self._unheard: set[asyncio.Future[None]] = set()
 
@@ -128,11 +120,8 @@ class SigningPipeline:
             return await self._approved(caller, bad, key, scheme, group, deadline)
         if bad:
             return await self._without(caller, bad, key, scheme, group, deadline)
-        outcome = await self._admitted(caller, key, scheme, group, data, deadline)
-        result = GroupResult(key.name, scheme, outcome.signatures)
-        if outcome.failures:
-            result.failures = _failures(outcome.failures, key)
-        return result
+        signed = await self._admitted(caller, key, scheme, group, data, deadline)
+        return GroupResult(key.name, scheme, signed.signatures, signed.failures)
 
     async def sign_batch(
         self, caller: Caller, groups: list[SignGroup | HsmsignError], deadline: float = 0.0, request: str = ""
@@ -205,46 +194,19 @@ class SigningPipeline:
         if bad:
             raise bad[0].error
 
-        async def sign() -> SignOutcome:
+        async def sign() -> Signed:
             return await self._admitted(caller, key, scheme, group, group.inputs, deadline)
 
-        outcome, approval = await sign_approved(self._approvals, caller, key, scheme, group, sign)
-        return GroupResult(key.name, scheme, outcome.signatures, _failures(outcome.failures, key), approval)
+        signed, approval = await sign_approved(self._approvals, caller, key, scheme, group, sign)
+        return GroupResult(key.name, scheme, signed.signatures, signed.failures, approval)
 
     async def _admitted(
         self, caller: Caller, key: ResolvedKey, scheme: Scheme, group: SignGroup, data: list[bytes], deadline: float
-    ) -> SignOutcome:
+    ) -> Signed:
         """Have inputs of a group signed, where the caller may have so many at a time."""
         order = SignOrder(key.locator, scheme, group.kind, group.format, data, deadline, _flow(caller))
         with self._admission.admit(caller, key.facts, len(data)):
-            return await self._have_signed(key, order)
-
-    async def _have_signed(self, key: ResolvedKey, order: SignOrder) -> SignOutcome:
-        device = self._device(key, len(order.inputs), order.deadline)
-        breaker = self.breakers[device.name]
-        breaker.check()
-        outcome = await device.sign(order)
-        breaker.heard(outcome)
-        return outcome
-
-    def _device(self, key: ResolvedKey, items: int, deadline: float) -> Device:
-        """The device, if it has room and there is time. Raises DeadlineError, QueueFullError."""
-        if deadline and deadline <= time.monotonic():
-            raise DeadlineError("the deadline had passed before anything was signed", hint="give more time")
-        device = self._devices.get(key.device)
-        if device is None:
-            raise BackendNotFoundError(
-                f"{key.name} is on backend {key.device!r}, which this daemon no longer has",
-                hint=f"put [backends.{key.device}] back into its configuration",
-            )
-        if device.in_flight() + items > self._limits.max_in_flight:
-            raise QueueFullError(
-                f"backend {key.device!r} has {device.in_flight()} signatures to make and takes no {items} more",
-                hint="wait a moment; if it stays so, the device is too slow for its callers",
-                metadata={"backend": key.device},
-                retry_after=0.1,
-            )
-        return device
+            return await self._places.sign(key, order)
 
     async def _without(
         self,
@@ -258,14 +220,14 @@ class SigningPipeline:
         """Sign the good items of a group that has bad ones."""
         spoilt = {failure.index for failure in bad}
         good = [index for index in range(len(group.inputs)) if index not in spoilt]
-        outcome = SignOutcome([])
+        signed = Signed([])
         if good:
             data = [group.inputs[index] for index in good]
-            outcome = await self._admitted(caller, key, scheme, group, data, deadline)
+            signed = await self._admitted(caller, key, scheme, group, data, deadline)
         signatures = [b""] * len(group.inputs)
-        for index, signature in zip(good, outcome.signatures, strict=True):
+        for index, signature in zip(good, signed.signatures, strict=True):
             signatures[index] = signature
-        moved = [GroupFailure(good[one.index], one.error) for one in _failures(outcome.failures, key)]
+        moved = [GroupFailure(good[one.index], one.error) for one in signed.failures]
         return GroupResult(key.name, scheme, signatures, sorted([*bad, *moved], key=lambda failure: failure.index))
 
 
@@ -279,14 +241,3 @@ def not_enabled(key: ResolvedKey) -> VersionStateError:
     state = "disabled" if key.state is VersionState.DISABLED else "destroyed"
     hint = f"enable it: hsmsign key enable {key.name}" if state == "disabled" else "name another version"
     return VersionStateError(f"{key.name} is {state}", hint=hint, metadata={"name": key.name, "state": state})
-
-
-def _failures(found: tuple[JobFailure, ...], key: ResolvedKey) -> list[GroupFailure]:
-    known: dict[tuple[JobStatus, int], HsmsignError] = {}
-    failures = []
-    for failure in found:
-        kind = (failure.status, failure.ckr)
-        if kind not in known:
-            known[kind] = to_error(failure, key.name, key.device)
-        failures.append(GroupFailure(failure.index, known[kind]))
-    return failures

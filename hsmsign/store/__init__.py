@@ -1,6 +1,6 @@
 """The database: which names there are, and what they stand for. No secret is ever in it."""
 
-from hsmsign.store.rows import ApprovalRow, KeyRow, VersionRow, VersionState
+from hsmsign.store.rows import ApprovalRow, KeyRow, ReplicaRow, VersionRow, VersionState
 from hsmsign.store.store import Store
 
-__all__ = ["ApprovalRow", "KeyRow", "Store", "VersionRow", "VersionState"]
+__all__ = ["ApprovalRow", "KeyRow", "ReplicaRow", "Store", "VersionRow", "VersionState"]

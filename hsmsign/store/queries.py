@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, insert, or_, select, update
 
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceFacts, Protection
 from hsmsign.model.dual_control import DualControl
 from hsmsign.model.purpose import Purpose
-from hsmsign.store.rows import KeyRow, RequestRow, VersionRow, VersionState
-from hsmsign.store.tables import keys, requests, versions
+from hsmsign.store.rows import KeyRow, ReplicaRow, RequestRow, VersionRow, VersionState
+from hsmsign.store.tables import keys, replicas, requests, versions
 
 
 def key(connection: Connection, id: str) -> KeyRow | None:
@@ -24,29 +24,37 @@ def key(connection: Connection, id: str) -> KeyRow | None:
 
 def versions_of(connection: Connection, id: str) -> list[VersionRow]:
     """All versions of a key, whatever their state, the oldest first."""
-    return [
-        _version(row)
-        for row in connection.execute(select(versions).where(versions.c.key == id).order_by(versions.c.number))
-    ]
+    return _versions(connection, select(versions).where(versions.c.key == id).order_by(versions.c.number))
 
 
 def version(connection: Connection, id: str, number: int) -> VersionRow | None:
     """One version of a key, whatever its state."""
-    row = connection.execute(select(versions).where(versions.c.key == id, versions.c.number == number)).first()
-    return None if row is None else _version(row)
+    found = _versions(connection, select(versions).where(versions.c.key == id, versions.c.number == number))
+    return found[0] if found else None
 
 
 def holder(connection: Connection, holds: str) -> VersionRow | None:
-    """The version that stands for this object of this backend."""
-    row = connection.execute(select(versions).where(versions.c.holds == holds)).first()
-    return None if row is None else _version(row)
+    """The version that stands for this object of this backend, or has it for a replica."""
+    replica = select(replicas.c.key).where(
+        replicas.c.key == versions.c.key, replicas.c.number == versions.c.number, replicas.c.holds == holds
+    )
+    found = _versions(connection, select(versions).where(or_(versions.c.holds == holds, replica.exists())))
+    return found[0] if found else None
 
 
 def unfinished(connection: Connection, backend: str) -> list[VersionRow]:
-    """The versions of a backend's keys whose making or destroying was not finished."""
+    """The versions on a backend, replicas too, whose making or destroying was not finished."""
     states = (VersionState.CREATING.value, VersionState.DESTROYING.value)
-    statement = select(versions).join(keys).where(versions.c.state.in_(states), keys.c.backend == backend)
-    return [_version(row) for row in connection.execute(statement.order_by(versions.c.key, versions.c.number))]
+    replica = select(replicas.c.key).where(
+        replicas.c.key == versions.c.key, replicas.c.number == versions.c.number, replicas.c.backend == backend
+    )
+    statement = (
+        select(versions)
+        .join(keys)
+        .where(versions.c.state.in_(states), or_(keys.c.backend == backend, replica.exists()))
+        .order_by(versions.c.key, versions.c.number)
+    )
+    return _versions(connection, statement)
 
 
 def page(
@@ -63,8 +71,8 @@ def page(
     if not found:
         return []
     ids = [row.id for row in found]
-    rows = connection.execute(select(versions).join(keys, primary).where(keys.c.id.between(ids[0], ids[-1])))
-    primaries = {row.key: _version(row) for row in rows}
+    rows = _versions(connection, select(versions).join(keys, primary).where(keys.c.id.between(ids[0], ids[-1])))
+    primaries = {row.key: row for row in rows}
     return [(row, primaries.get(row.id)) for row in found]
 
 
@@ -101,6 +109,17 @@ def save_version(connection: Connection, row: VersionRow) -> None:
     connection.execute(update(versions).where(where).values(_version_values(row)))
 
 
+def add_replica(connection: Connection, row: ReplicaRow) -> None:
+    """A further token that holds the key of a version."""
+    connection.execute(insert(replicas).values({**_fields(row), "facts": dataclasses.asdict(row.facts)}))
+
+
+def remove_replica(connection: Connection, row: ReplicaRow) -> None:
+    """The token is no longer known to hold it, or does not."""
+    where = and_(replicas.c.key == row.key, replicas.c.number == row.number, replicas.c.backend == row.backend)
+    connection.execute(delete(replicas).where(where))
+
+
 def touch_key(connection: Connection, id: str, now: int, **changes: Any) -> None:
     """Change columns of a key; its revision goes up."""
     values = {**changes, "updated": now, "revision": keys.c.revision + 1}
@@ -113,13 +132,15 @@ def remove_version(connection: Connection, id: str, number: int) -> None:
     connection.execute(delete(keys).where(keys.c.id == id, ~keys.c.established))
 
 
-def _fields(row: KeyRow | VersionRow | RequestRow) -> dict[str, Any]:
+def _fields(row: KeyRow | VersionRow | ReplicaRow | RequestRow) -> dict[str, Any]:
     return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
 
 
 def _version_values(row: VersionRow) -> dict[str, Any]:
     facts = dataclasses.asdict(row.facts)
-    return {**_fields(row), "state": row.state.value, "protection": row.protection.name, "facts": facts}
+    values = {**_fields(row), "state": row.state.value, "protection": row.protection.name, "facts": facts}
+    del values["replicas"]  # rows of their own
+    return values
 
 
 def _key(row: Row[Any]) -> KeyRow:
@@ -128,6 +149,24 @@ def _key(row: Row[Any]) -> KeyRow:
     values["purpose"] = Purpose.read(values["purpose"] or {})
     values["control"] = DualControl.read(values["control"] or {})
     return KeyRow(**values)
+
+
+def _versions(connection: Connection, statement: Select[Any]) -> list[VersionRow]:
+    """The versions that a statement finds, with their replicas."""
+    found = [_version(row) for row in connection.execute(statement)]
+    if not found:
+        return []
+    wanted = select(replicas).where(replicas.c.key.in_({row.key for row in found})).order_by(replicas.c.backend)
+    of: dict[tuple[str, int], list[ReplicaRow]] = {}
+    for row in connection.execute(wanted):
+        of.setdefault((row.key, row.number), []).append(_replica(row))
+    return [dataclasses.replace(row, replicas=tuple(of.get((row.key, row.number), ()))) for row in found]
+
+
+def _replica(row: Row[Any]) -> ReplicaRow:
+    values = dict(row._mapping)
+    values["facts"] = DeviceFacts(**values["facts"])
+    return ReplicaRow(**values)
 
 
 def _version(row: Row[Any]) -> VersionRow:

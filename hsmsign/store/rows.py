@@ -47,6 +47,21 @@ class KeyRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaRow:
+    """A further token that holds the key of a version."""
+
+    key: str
+    number: int
+    backend: str
+    locator: bytes
+    facts: DeviceFacts
+    uri: str
+    holds: str
+    """As that of a version: no object is a replica of two versions."""
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
 class VersionRow:
     """One version of a key. What the device tells is None (facts, key, locator) until it was made."""
 
@@ -67,6 +82,8 @@ class VersionRow:
     keep_object: bool = False
     """DESTROYING only: the handle goes, the object stays."""
     destroyed: int | None = None
+    replicas: tuple[ReplicaRow, ...] = ()
+    """By the names of their backends; `save_version` leaves them as they are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,24 @@ versions = Table(
     Index("versions_by_state", "state"),
 )
 
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("key", String(63), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("backend", String(63), nullable=False),
+    Column("locator", LargeBinary(1024), nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("uri", Text, nullable=False),
+    Column("holds", String(160), nullable=False),
+    Column("created", BigInteger, nullable=False),
+    PrimaryKeyConstraint("key", "number", "backend", name="replicas_pk"),
+    ForeignKeyConstraint(
+        ["key", "number"], ["versions.key", "versions.number"], name="replicas_version_fk", ondelete="CASCADE"
+    ),
+    UniqueConstraint("holds", name="replicas_holds_unique"),
+)
+
 requests = Table(
     "requests",
     metadata,

@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from cryptography import x509
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric, StateSetMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+    StateSetMetricFamily,
+)
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
@@ -116,10 +122,14 @@ class Metered:
 class Devices(Collector):
     """How the devices are."""
 
-    def __init__(self, devices: Mapping[str, Device], broken_off: Callable[[str], bool]) -> None:
-        """`broken_off` tells by a device's name whether it fails so often that callers are refused."""
+    def __init__(
+        self, devices: Mapping[str, Device], broken_off: Callable[[str], bool], moved: Mapping[str, int]
+    ) -> None:
+        """`broken_off` tells by a device's name whether it fails so often that callers are refused, `moved` how many
+        signatures it did not make and another was asked for."""
         self._devices = devices
         self._broken_off = broken_off
+        self._moved = moved
 
     def collect(self) -> Iterator[Metric]:
         """State, sessions, queue."""
@@ -131,14 +141,20 @@ class Devices(Collector):
         broken = GaugeMetricFamily(
             "hsmsign_device_broken_off", "Whether it fails so often that callers are refused.", labels=["backend"]
         )
+        moved = CounterMetricFamily(
+            "hsmsign_signatures_moved",
+            "Signatures that a backend did not make and a replica was asked for.",
+            labels=["backend"],
+        )
         for name, device in self._devices.items():
+            moved.add_metric([name], self._moved.get(name, 0))
             broken.add_metric([name], self._broken_off(name))
             now = device.health().state
             state.add_metric([name], {one.value: one is now for one in DeviceState})
             info = device.info()
             sessions.add_metric([name], info.sessions if info is not None else 0)
             queue.add_metric([name], device.in_flight())
-        yield from (state, sessions, queue, broken)
+        yield from (state, sessions, queue, broken, moved)
 
 
 class Process(Collector):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 
-from hsmsign.devices.base import Lookup
+from hsmsign.devices.base import Lookup, NotAnsweringError
 from hsmsign.model import locators
 from hsmsign.model.algorithms import Family, InputKind, KeyAlgorithm, Scheme, SignatureFormat
 from hsmsign.model.device import (
@@ -97,6 +97,8 @@ class FakeDevice:
     calls: list[str] = field(default_factory=list)
     watchers: list[Callable[[DeviceHealth], None]] = field(default_factory=list)
     flying: int = 0
+    silent: bool = False
+    leaving: list[asyncio.Event] = field(default_factory=list)
 
     def health(self) -> DeviceHealth:
         return self.state
@@ -130,7 +132,36 @@ class FakeDevice:
     def in_flight(self) -> int:
         return self.flying
 
-    async def sign(self, order: SignOrder) -> SignOutcome:
+    def answering(self) -> bool:
+        return self.state.state is DeviceState.READY and not self.silent
+
+    def fall_silent(self) -> None:
+        """What is under way and does not wait ends, as with a device that does not answer any more."""
+        self.silent = True
+        for call in self.leaving:
+            call.set()
+
+    async def sign(self, order: SignOrder, *, waits: bool = True) -> SignOutcome:
+        if not waits:
+            return await self._or_leave(order)
+        return await self._sign(order)
+
+    async def _or_leave(self, order: SignOrder) -> SignOutcome:
+        if not self.answering():
+            raise NotAnsweringError("it does not answer")
+        gone = asyncio.Event()
+        self.leaving.append(gone)
+        tasks = asyncio.create_task(self._sign(order)), asyncio.create_task(gone.wait())
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+        if gone.is_set():
+            raise NotAnsweringError("it does not answer")
+        return tasks[0].result()
+
+    async def _sign(self, order: SignOrder) -> SignOutcome:
         self.orders.append(order)
         self.flying += len(order.inputs)
         try:

@@ -13,6 +13,7 @@ from hsmsign.model.caller import Caller
 from hsmsign.policy import Policy
 from hsmsign.server.app import Application, build
 from hsmsign.signing import Admission, Limits, SigningPipeline
+from hsmsign.signing.places import Places
 from hsmsign.store import Store
 from hsmsign.v1 import backends_pb2_grpc, keys_pb2_grpc, signing_pb2_grpc
 from tests.support import policies
@@ -61,7 +62,7 @@ async def daemon(tmp_path, device: FakeDevice, limits: Limits, identify) -> Asyn
         keyring=keyring,
         pipeline=SigningPipeline(
             keyring,
-            devices,
+            Places(devices, limits.max_in_flight),
             limits,
             policy,
             Admission((), limits.max_in_flight_per_caller),

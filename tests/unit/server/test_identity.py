@@ -21,6 +21,7 @@ from hsmsign.server.app import build
 from hsmsign.server.identity import Identifier
 from hsmsign.server.revocation import NO_CRLS, read
 from hsmsign.signing import Admission, Limits, SigningPipeline
+from hsmsign.signing.places import Places
 from hsmsign.store import Store
 from hsmsign.v1 import backends_pb2, backends_pb2_grpc
 from tests.support import policies
@@ -189,7 +190,9 @@ async def server(tmp_path):
     policy, admission, approvals = Policy(policies.EVERYTHING), Admission((), 1000), Approvals(store)
     app = build(
         keyring=keyring,
-        pipeline=SigningPipeline(keyring, {"soft": device}, Limits(), policy, admission, NoAudit(), approvals),
+        pipeline=SigningPipeline(
+            keyring, Places({"soft": device}, 1000), Limits(), policy, admission, NoAudit(), approvals
+        ),
         policy=policy,
         devices={"soft": device},
         default_backend="soft",

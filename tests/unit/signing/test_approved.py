@@ -18,6 +18,7 @@ from hsmsign.model.errors import ApprovalRequiredError, DeviceUnavailableError, 
 from hsmsign.model.limits import Limits
 from hsmsign.policy import Policy
 from hsmsign.signing import Admission, SigningPipeline
+from hsmsign.signing.places import Places
 from hsmsign.signing.values import SignGroup
 from hsmsign.store import Store
 from tests.support import policies
@@ -36,7 +37,9 @@ class Root:
         self.keyring = Keyring(store, {"soft": self.device}, "soft")
         policy, admission = Policy(policies.EVERYTHING), Admission((), 1000)
         devices = {"soft": self.device}
-        self.pipeline = SigningPipeline(self.keyring, devices, Limits(), policy, admission, NoAudit(), self.approvals)
+        self.pipeline = SigningPipeline(
+            self.keyring, Places(devices, 1000), Limits(), policy, admission, NoAudit(), self.approvals
+        )
 
     async def sign(self, data: bytes, kind: InputKind = InputKind.DIGEST) -> str:
         """Have it signed; the approval that was used."""

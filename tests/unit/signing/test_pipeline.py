@@ -37,6 +37,7 @@ from hsmsign.model.purpose import Purpose, PurposeKind
 from hsmsign.policy import Policy
 from hsmsign.signing import Admission, Limits, SignGroup, SigningPipeline
 from hsmsign.signing.failures import to_error
+from hsmsign.signing.places import Places
 from hsmsign.store import Store, VersionState
 from tests.support import policies
 from tests.support.fake_device import FakeDevice
@@ -69,7 +70,9 @@ async def keyring(store: Store, device: FakeDevice):
 @pytest.fixture
 def pipeline(keyring: Keyring, device: FakeDevice, store: Store) -> SigningPipeline:
     policy, admission = Policy(policies.EVERYTHING), Admission((), 1000)
-    return SigningPipeline(keyring, {"soft": device}, LIMITS, policy, admission, NoAudit(), Approvals(store))
+    return SigningPipeline(
+        keyring, Places({"soft": device}, LIMITS.max_in_flight), LIMITS, policy, admission, NoAudit(), Approvals(store)
+    )
 
 
 def group(*inputs: bytes, name: str = "keys/ecdsa-p256", **more) -> SignGroup:
