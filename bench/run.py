@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench import fairness, guards, loads, tpm
+from bench import failover, fairness, guards, loads, tpm
 from bench.loads import Figures
 from bench.scene import Scene
 
@@ -98,6 +98,9 @@ def main() -> None:
     guards.report(out.add, seconds)
     print("\nbeside a noisy caller, the ratio to the same quiet caller alone:")
     fairness.report(out.add, seconds)
+    if arguments.only in "failover":
+        print("\nfailover, one key on two tokens, four callers:")
+        failover.report(rounds, seconds)
     print(f"\nmemory of the idle daemon (PSS, all processes): {idle:.0f} MiB, after the run {after:.0f} MiB")
     with Path("bench/report.json").open("w", encoding="utf-8") as file:
         json.dump({"idle_mib": idle, "rows": [asdict(row) for row in out.rows]}, file, indent=2)

@@ -150,6 +150,7 @@ def _version_lines(version: VersionInfo) -> list[str]:
         lines.append(f"    bound to the platform registers {facts.pcrs}")
     if version.pkcs11_uri:
         lines.append(f"    {version.pkcs11_uri}")
+    lines += [f"    replica on {one.backend} since {when(one.created)}" for one in version.replicas]
     return lines
 
 

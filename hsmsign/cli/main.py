@@ -16,6 +16,7 @@ from hsmsign.model.errors import HsmsignError
 # name -> (module:attribute, one line of help): --help loads none of them
 _COMMANDS = {
     "key": ("hsmsign.cli.keys:key", "Make, show, attest, rotate and destroy keys."),
+    "replica": ("hsmsign.cli.replicas:replica", "Let further tokens that hold a key sign for it."),
     "sign": ("hsmsign.cli.signing:sign", "Sign a file of any size."),
     "verify": ("hsmsign.cli.signing:verify", "Check a signature; exit code 0 valid, 1 not."),
     "csr": ("hsmsign.cli.csr:csr", "Make a certificate signing request (PKCS #10)."),

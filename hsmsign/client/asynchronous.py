@@ -195,6 +195,17 @@ class AsyncClient:
         """Destroy a key with all its versions, or one version. It cannot be undone."""
         return await self._call(messages.destroy_key(name, adopted, validate_only, etag), deadline)
 
+    async def add_replica(
+        self, name: str, backend: str, *, uri: str | None = None, deadline: float | None = None
+    ) -> VersionInfo:
+        """Let a further token sign for a version (of a key's name: its primary one), which holds its key already; `uri`
+        says which object it is where its CKA_ID is another."""
+        return await self._call(messages.add_replica(name, backend, uri), deadline)
+
+    async def remove_replica(self, name: str, backend: str, *, deadline: float | None = None) -> VersionInfo:
+        """Let it no longer sign for that version. The object stays on its token."""
+        return await self._call(messages.remove_replica(name, backend), deadline)
+
     async def public_key(self, name: str, *, deadline: float | None = None) -> PublicKeyTypes:
         """The public key, as `cryptography` has it."""
         return load_der_public_key((await self.public_key_info(name, deadline=deadline)).der)

@@ -16,7 +16,7 @@ MAX_MESSAGE_BYTES = 32 << 20
 # Repeating a signature is harmless; creating and rotating carry a request id. Update and Destroy are for
 # the caller to repeat, who knows what was meant.
 _RETRIED = {
-    "KeyService": ("CreateKey", "GetKey", "ListKeys", "RotateKey", "GetPublicKey"),
+    "KeyService": ("CreateKey", "GetKey", "ListKeys", "RotateKey", "GetPublicKey", "AddReplica"),
     "SigningService": ("Sign", "SignBatch", "Verify"),
     "BackendService": ("ListBackends",),
 }

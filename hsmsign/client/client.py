@@ -216,6 +216,17 @@ class Client:
         """
         return self._call(messages.destroy_key(name, adopted, validate_only, etag), deadline)
 
+    def add_replica(
+        self, name: str, backend: str, *, uri: str | None = None, deadline: float | None = None
+    ) -> VersionInfo:
+        """Let a further token sign for a version (of a key's name: its primary one), which holds its key already; `uri`
+        says which object it is where its CKA_ID is another."""
+        return self._call(messages.add_replica(name, backend, uri), deadline)
+
+    def remove_replica(self, name: str, backend: str, *, deadline: float | None = None) -> VersionInfo:
+        """Let it no longer sign for that version. The object stays on its token."""
+        return self._call(messages.remove_replica(name, backend), deadline)
+
     def public_key(self, name: str, *, deadline: float | None = None) -> PublicKeyTypes:
         """The public key, as `cryptography` has it."""
         return load_der_public_key(self.public_key_info(name, deadline=deadline).der)

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from google.protobuf import duration_pb2, timestamp_pb2
+from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 
-from hsmsign.client import values
+from hsmsign.client import answers, values
 from hsmsign.model import attestation, names
 from hsmsign.model.algorithms import KeyAlgorithm
-from hsmsign.model.device import DeviceFacts, Protection
-from hsmsign.model.dual_control import ApprovalState, DualControl, Operation
-from hsmsign.model.errors import HsmsignError, InvalidArgumentError
+from hsmsign.model.dual_control import DualControl
+from hsmsign.model.errors import InvalidArgumentError
 from hsmsign.model.purpose import Purpose, PurposeKind
 from hsmsign.v1 import approvals_pb2, audit_pb2, backends_pb2, keys_pb2
 
 T = TypeVar("T")
-_ALGORITHMS = dict(enumerate(KeyAlgorithm, start=1))
-_OPERATIONS: dict[int, Operation] = {one.number: one for one in Operation}
-_APPROVAL_STATES: dict[int, ApprovalState] = {one.number: one for one in ApprovalState}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +61,13 @@ def create_key(
         purpose=_purpose(purpose) if purpose is not None else None,
         dual_control=_control(dual_control) if dual_control is not None else None,
     )
-    return Call("/hsmsign.v1.KeyService/CreateKey", request, keys_pb2.Key, key_info)
+    return Call("/hsmsign.v1.KeyService/CreateKey", request, keys_pb2.Key, answers.key_info)
 
 
 def get_key(name: str) -> Call[values.KeyInfo]:
     """GetKey."""
     request = keys_pb2.GetKeyRequest(name=str(names.parse_key(names.expand(name))))
-    return Call("/hsmsign.v1.KeyService/GetKey", request, keys_pb2.Key, key_info)
+    return Call("/hsmsign.v1.KeyService/GetKey", request, keys_pb2.Key, answers.key_info)
 
 
 def list_keys(
@@ -86,7 +81,7 @@ def list_keys(
         "/hsmsign.v1.KeyService/ListKeys",
         request,
         keys_pb2.ListKeysResponse,
-        lambda answer: ([key_info(key) for key in answer.keys], answer.next_page_token),
+        lambda answer: ([answers.key_info(key) for key in answer.keys], answer.next_page_token),
     )
 
 
@@ -115,7 +110,7 @@ def update_key(
     if dual_control is not None:
         request.key.dual_control.CopyFrom(_control(dual_control))
         request.update_mask.paths.append("dual_control")
-    return Call("/hsmsign.v1.KeyService/UpdateKey", request, keys_pb2.Key, key_info)
+    return Call("/hsmsign.v1.KeyService/UpdateKey", request, keys_pb2.Key, answers.key_info)
 
 
 def set_version_state(name: str, state: values.VersionState) -> Call[values.VersionInfo]:
@@ -127,14 +122,14 @@ def set_version_state(name: str, state: values.VersionState) -> Call[values.Vers
     request.key_version.name = str(parsed)
     request.key_version.state = state.value  # type: ignore[assignment]
     request.update_mask.paths.append("state")
-    return Call("/hsmsign.v1.KeyService/UpdateKeyVersion", request, keys_pb2.KeyVersion, version_info)
+    return Call("/hsmsign.v1.KeyService/UpdateKeyVersion", request, keys_pb2.KeyVersion, answers.version_info)
 
 
 def rotate_key(name: str, request_id: str | None) -> Call[values.KeyInfo]:
     """RotateKey. Without a request id it gets one."""
     key = str(names.parse_key(names.expand(name)))
     request = keys_pb2.RotateKeyRequest(name=key, request_id=request_id or str(uuid.uuid4()))
-    return Call("/hsmsign.v1.KeyService/RotateKey", request, keys_pb2.Key, key_info)
+    return Call("/hsmsign.v1.KeyService/RotateKey", request, keys_pb2.Key, answers.key_info)
 
 
 def destroy_key(
@@ -147,13 +142,25 @@ def destroy_key(
         adopted_object=adopted.value if adopted else 0,  # type: ignore[arg-type]
         validate_only=validate_only,
     )
-    return Call("/hsmsign.v1.KeyService/DestroyKey", request, keys_pb2.Key, key_info)
+    return Call("/hsmsign.v1.KeyService/DestroyKey", request, keys_pb2.Key, answers.key_info)
+
+
+def add_replica(name: str, backend: str, uri: str | None) -> Call[values.VersionInfo]:
+    """AddReplica."""
+    request = keys_pb2.AddReplicaRequest(name=key_name(name), backend=_bare(backend), object_uri=uri or "")
+    return Call("/hsmsign.v1.KeyService/AddReplica", request, keys_pb2.KeyVersion, answers.version_info)
+
+
+def remove_replica(name: str, backend: str) -> Call[values.VersionInfo]:
+    """RemoveReplica."""
+    request = keys_pb2.RemoveReplicaRequest(name=key_name(name), backend=_bare(backend))
+    return Call("/hsmsign.v1.KeyService/RemoveReplica", request, keys_pb2.KeyVersion, answers.version_info)
 
 
 def get_public_key(name: str) -> Call[values.PublicKeyInfo]:
     """GetPublicKey."""
     request = keys_pb2.GetPublicKeyRequest(name=key_name(name))
-    return Call("/hsmsign.v1.KeyService/GetPublicKey", request, keys_pb2.PublicKey, _public_key)
+    return Call("/hsmsign.v1.KeyService/GetPublicKey", request, keys_pb2.PublicKey, answers.public_key)
 
 
 def attest_key(name: str, nonce: bytes, challenge: attestation.Challenge | None) -> Call[bytes]:
@@ -183,14 +190,14 @@ def list_approvals(key: str | None, everything: bool, page_token: str) -> Call[t
         "/hsmsign.v1.ApprovalService/ListApprovals",
         approvals_pb2.ListApprovalsRequest(key=name, show_all=everything, page_token=page_token),
         approvals_pb2.ListApprovalsResponse,
-        lambda answer: ([_approval(one) for one in answer.approvals], answer.next_page_token),
+        lambda answer: ([answers.approval(one) for one in answer.approvals], answer.next_page_token),
     )
 
 
 def get_approval(name: str) -> Call[values.ApprovalInfo]:
     """GetApproval."""
     request = approvals_pb2.GetApprovalRequest(name=approval_name(name))
-    return Call("/hsmsign.v1.ApprovalService/GetApproval", request, approvals_pb2.Approval, _approval)
+    return Call("/hsmsign.v1.ApprovalService/GetApproval", request, approvals_pb2.Approval, answers.approval)
 
 
 def decide_approval(name: str, *, grant: bool) -> Call[values.ApprovalInfo]:
@@ -198,9 +205,9 @@ def decide_approval(name: str, *, grant: bool) -> Call[values.ApprovalInfo]:
     full = approval_name(name)
     if grant:
         given = approvals_pb2.GrantApprovalRequest(name=full)
-        return Call("/hsmsign.v1.ApprovalService/GrantApproval", given, approvals_pb2.Approval, _approval)
+        return Call("/hsmsign.v1.ApprovalService/GrantApproval", given, approvals_pb2.Approval, answers.approval)
     denied = approvals_pb2.DenyApprovalRequest(name=full)
-    return Call("/hsmsign.v1.ApprovalService/DenyApproval", denied, approvals_pb2.Approval, _approval)
+    return Call("/hsmsign.v1.ApprovalService/DenyApproval", denied, approvals_pb2.Approval, answers.approval)
 
 
 def approval_name(text: str) -> str:
@@ -245,7 +252,7 @@ def list_backends() -> Call[tuple[tuple[values.BackendInfo, ...], str]]:
         "/hsmsign.v1.BackendService/ListBackends",
         backends_pb2.ListBackendsRequest(),
         backends_pb2.ListBackendsResponse,
-        lambda answer: (tuple(_backend(one) for one in answer.backends), answer.daemon_version),
+        lambda answer: (tuple(answers.backend(one) for one in answer.backends), answer.daemon_version),
     )
 
 
@@ -271,71 +278,6 @@ def algorithm_of(word: KeyAlgorithm | str) -> KeyAlgorithm:
         raise InvalidArgumentError(f"{word!r} is not an algorithm", hint=f"one of: {_words()}") from None
 
 
-def key_info(key: keys_pb2.Key) -> values.KeyInfo:
-    """A key of the wire."""
-    return values.KeyInfo(
-        name=key.name,
-        algorithm=_algorithm(key.algorithm),
-        backend=key.backend,
-        labels=dict(key.labels),
-        created=_time(key, "create_time"),
-        updated=_time(key, "update_time"),
-        primary_version=key.primary_version,
-        versions=tuple(version_info(version) for version in key.versions),
-        etag=key.etag,
-        purpose=_purpose_of(key.purpose),
-        dual_control=_control_of(key.dual_control),
-    )
-
-
-def version_info(version: keys_pb2.KeyVersion) -> values.VersionInfo:
-    """A key version of the wire."""
-    facts = version.facts
-    said: dict[str, Any] = {
-        name: getattr(facts, name) if facts.HasField(name) else None
-        for name in ("sensitive", "extractable", "local", "always_sensitive", "never_extractable")
-    }
-    return values.VersionInfo(
-        name=version.name,
-        state=_state(version.state),
-        algorithm=_algorithm(version.algorithm),
-        protection=_protection(version.protection_level),
-        created=_time(version, "create_time"),
-        destroyed=_time(version, "destroy_time"),
-        public_key=version.public_key,
-        pkcs11_uri=version.pkcs11_uri,
-        facts=DeviceFacts(**said, unique_id=facts.unique_id, pcrs=facts.pcrs),
-        adopted=version.adopted,
-    )
-
-
-def _public_key(key: keys_pb2.PublicKey) -> values.PublicKeyInfo:
-    return values.PublicKeyInfo(key.name, _algorithm(key.algorithm), key.der, key.pem, key.jwk)
-
-
-def _backend(one: backends_pb2.Backend) -> values.BackendInfo:
-    return values.BackendInfo(
-        name=one.name,
-        kind=one.kind,
-        default=one.default,
-        state=one.state,
-        message=one.message,
-        hint=one.hint,
-        protection=_protection(one.protection_level),
-        module_path=one.module_path,
-        library=one.library,
-        library_version=one.library_version,
-        cryptoki_version=one.cryptoki_version,
-        token_label=one.token_label,
-        token_serial=one.token_serial,
-        token_model=one.token_model,
-        firmware_version=one.firmware_version,
-        algorithms=tuple(_ALGORITHMS[number] for number in one.algorithms if number in _ALGORITHMS),
-        sessions=one.sessions,
-        in_flight=one.in_flight,
-    )
-
-
 def _purpose(given: Purpose | PurposeKind | str) -> keys_pb2.KeyPurpose:
     if isinstance(given, str):
         try:
@@ -347,48 +289,10 @@ def _purpose(given: Purpose | PurposeKind | str) -> keys_pb2.KeyPurpose:
     return keys_pb2.KeyPurpose(**purpose.check().fields())
 
 
-def _purpose_of(message: keys_pb2.KeyPurpose) -> Purpose:
-    try:
-        return Purpose.of(message)
-    except IndexError:
-        raise HsmsignError(
-            f"the daemon knows a purpose of keys that this client does not (number {message.kind})",
-            hint="install the hsmsign version that the daemon has",
-        ) from None
-
-
 def _control(given: DualControl) -> keys_pb2.DualControl:
     given.check()
     within = duration_pb2.Duration(seconds=given.within)
     return keys_pb2.DualControl(approvals=given.approvals, signing=given.signing, within=within)
-
-
-def _control_of(message: keys_pb2.DualControl) -> DualControl:
-    if not message.approvals:
-        return DualControl()
-    return DualControl(message.approvals, message.signing, message.within.seconds)
-
-
-def _approval(one: approvals_pb2.Approval) -> values.ApprovalInfo:
-    if one.operation not in _OPERATIONS or one.state not in _APPROVAL_STATES:
-        raise HsmsignError(
-            f"the daemon knows something about {one.name} that this client does not",
-            hint="install the hsmsign version that the daemon has",
-        )
-    decided = [values.ApprovalDecision(said.principal, said.granted, _time(said, "time")) for said in one.decisions]
-    return values.ApprovalInfo(
-        name=one.name,
-        key=one.key,
-        operation=_OPERATIONS[one.operation],
-        requester=one.requester,
-        summary=one.summary,
-        message=one.message,
-        required=one.required,
-        state=_APPROVAL_STATES[one.state],
-        decisions=tuple(decided),
-        created=_time(one, "create_time"),
-        expires=_time(one, "expire_time"),
-    )
 
 
 def _words() -> str:
@@ -397,32 +301,3 @@ def _words() -> str:
 
 def _bare(backend: str | None) -> str:
     return (backend or "").removeprefix("backends/")
-
-
-def _algorithm(number: int) -> KeyAlgorithm:
-    if number not in _ALGORITHMS:
-        raise HsmsignError(
-            f"the daemon knows an algorithm that this client does not (number {number})",
-            hint="install the hsmsign version that the daemon has",
-        )
-    return _ALGORITHMS[number]
-
-
-def _state(number: int) -> values.VersionState:
-    if number not in (1, 2, 3):
-        raise HsmsignError(
-            f"the daemon knows a state of key versions that this client does not (number {number})",
-            hint="install the hsmsign version that the daemon has",
-        )
-    return values.VersionState(number)
-
-
-def _protection(number: int) -> Protection | None:
-    return Protection(number) if number in (1, 2, 3) else None
-
-
-def _time(message: Message, name: str) -> dt.datetime | None:
-    if not message.HasField(name):
-        return None
-    stamp: timestamp_pb2.Timestamp = getattr(message, name)
-    return stamp.ToDatetime(tzinfo=dt.UTC)

@@ -40,6 +40,16 @@ class AdoptedObject(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaInfo:
+    """A further token that holds the key of a version."""
+
+    backend: str
+    pkcs11_uri: str
+    facts: DeviceFacts
+    created: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class VersionInfo:
     """One version of a key."""
 
@@ -55,6 +65,7 @@ class VersionInfo:
     pkcs11_uri: str
     facts: DeviceFacts
     adopted: bool
+    replicas: tuple[ReplicaInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
