@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsmsign.backends.base import BackendConfig
-from hsmsign.daemon.worker_config import AuditConfig, HostAddress, WorkerConfig
+from hsmsign.daemon.worker_config import AuditConfig, HostAddress, TracingConfig, WorkerConfig
 from hsmsign.model.errors import ConfigurationError
 from hsmsign.model.hostwire import error_from_json, from_json
 from hsmsign.model.limits import Limits
@@ -30,6 +30,7 @@ class Config:
     policy: RuleSet
     limits: Limits
     audit: AuditConfig
+    tracing: TracingConfig | None
     store_url: str
     state_dir: Path
     run_dir: Path
@@ -54,6 +55,7 @@ class Config:
             audit_socket=audit_socket,
             limits=self.limits,
             drain_seconds=self.drain_seconds,
+            tracing=self.tracing,
             log_level=self.log_level,
             log_format=self.log_format,
         )

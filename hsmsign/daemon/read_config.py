@@ -8,6 +8,7 @@ prints {"ok": Config} or {"error": ...} as JSON.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import json
 import sys
 import tomllib
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from hsmsign.backends.base import BackendConfig, PinSource, Quirks, TpmConfig
 from hsmsign.daemon import schema
 from hsmsign.daemon.config import Config
-from hsmsign.daemon.worker_config import AuditConfig
+from hsmsign.daemon.worker_config import AuditConfig, TracingConfig
 from hsmsign.model.errors import ConfigurationError
 from hsmsign.model.hostwire import error_to_json, to_json
 from hsmsign.model.limits import Limits
@@ -90,6 +91,7 @@ def _resolve(file: schema.File, base: Path) -> Config:
         policy=reading.read(base / file.policy.file),
         limits=Limits(**server.limits.model_dump()),
         audit=_audit(file, base),
+        tracing=_tracing(file.tracing, base),
         store_url=_store_url(file.store.url, base),
         state_dir=base / file.daemon.state_dir,
         run_dir=base / file.daemon.run_dir,
@@ -126,6 +128,20 @@ def _audit(file: schema.File, base: Path) -> AuditConfig:
                 hint="give it a folder of its own",
             )
     return AuditConfig(**{**file.audit.model_dump(), "folder": base / file.audit.folder})
+
+
+def _tracing(tracing: schema.TracingTable, base: Path) -> TracingConfig | None:
+    if not tracing.endpoint:
+        return None
+    try:
+        found = importlib.util.find_spec("opentelemetry.exporter.otlp.proto.grpc")
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise ConfigurationError(
+            "tracing.endpoint is set, and what sends traces is not installed", hint="pip install 'hsmsign[tracing]'"
+        )
+    return TracingConfig(tracing.endpoint, tracing.sample, base / tracing.ca if tracing.ca is not None else None)
 
 
 def _tls(tls: schema.Tls, base: Path) -> TlsPaths:

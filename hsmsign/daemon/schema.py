@@ -93,6 +93,20 @@ class MetricsTable(Table):
     listen: Address = ""
 
 
+class TracingTable(Table):
+    """[tracing]"""
+
+    endpoint: Annotated[str, StringConstraints(pattern=r"^$|^https?://[^/\s]+$")] = ""
+    sample: Annotated[float, Field(ge=0, le=1)] = 1.0
+    ca: Path | None = None
+
+    @model_validator(mode="after")
+    def _sensible(self) -> TracingTable:
+        if self.ca is not None and not self.endpoint.startswith("https:"):
+            raise ValueError("ca is for an endpoint that begins with https:")
+        return self
+
+
 class Log(Table):
     """[log]"""
 
@@ -180,6 +194,7 @@ class File(Table):
     daemon: Daemon = Daemon()
     audit: Audit = Audit()
     metrics: MetricsTable = MetricsTable()
+    tracing: TracingTable = TracingTable()
     log: Log = Log()
     backends: Annotated[dict[BackendName, AnyBackend], Field(min_length=1)]
 

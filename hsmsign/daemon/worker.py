@@ -41,12 +41,14 @@ from hsmsign.server.doorman import Doorman
 from hsmsign.server.identity import Identifier
 from hsmsign.server.revocation import NO_CRLS
 from hsmsign.server.tls_files import TlsFiles
+from hsmsign.server.tracing import Tracing
 from hsmsign.signing import Admission, SigningPipeline
 from hsmsign.signing.checkpoints import Checkpointer
 from hsmsign.signing.places import Places
 from hsmsign.store import Store
 
 if TYPE_CHECKING:
+    from hsmsign.daemon.worker_tracing import OpenTelemetry
     from hsmsign.web.server import WebServer
 
 _BEAT = 1.0
@@ -82,12 +84,15 @@ class Worker:
         places = Places(devices, config.limits.max_in_flight)
         recorder, audit, checkpointer = self._open_audit(keyring, places, devices[config.default_backend])
         audit, web = self._open_web(audit, recorder, devices, places)
+        audit, tracing = self._open_tracing(audit)
         identify = Identifier(
             prefix,
             tls12=config.tls is not None and config.tls.tls12,
             crls=tls.crls if tls is not None else lambda: NO_CRLS,
         )
-        application = self._application = self._build(keyring, Approvals(store), devices, places, audit, identify)
+        application = self._application = self._build(
+            keyring, Approvals(store), devices, places, audit, identify, tracing
+        )
         doorman = self._open_ports(application, prefix, tls)
         await application.server.start()
         application.set_serving(True)
@@ -106,6 +111,8 @@ class Worker:
         for device in devices.values():
             await device.close()
         await asyncio.to_thread(store.close)
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
         if web is not None:
             web.stop()
         for task in beside:
@@ -133,6 +140,7 @@ class Worker:
         places: Places,
         audit: Audit,
         identify: Identifier,
+        tracing: Tracing | None,
     ) -> Application:
         """Everything that answers calls, but no port."""
         config = self._config
@@ -150,6 +158,7 @@ class Worker:
             identify=identify,
             audit=audit,
             approvals=approvals,
+            tracing=tracing,
             audit_log=(config.audit.folder if config.audit_socket is not None else None, config.audit.key),
         )
 
@@ -187,6 +196,15 @@ class Worker:
             stopping=self._stop.is_set,
             places=places,
         )
+
+    def _open_tracing(self, audit: Audit) -> tuple[Audit, OpenTelemetry | None]:
+        """Traces, where they are wanted; what is recorded is then traced, too."""
+        if self._config.tracing is None:
+            return audit, None
+        from hsmsign.daemon.worker_tracing import OpenTelemetry  # large, and not everybody wants or has it
+
+        tracing = OpenTelemetry(self._config.tracing)
+        return tracing.audited(audit), tracing
 
     def _calls_under_way(self) -> int:
         return self._application.active() if self._application is not None else 0

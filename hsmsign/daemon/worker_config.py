@@ -46,6 +46,18 @@ class AuditConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingConfig:
+    """Where traces go."""
+
+    endpoint: str
+    """http:// or https://, host and port, of an OpenTelemetry collector (OTLP over gRPC)."""
+    sample: float
+    """The part of the calls that is traced, of those that belong to no trace of their caller's."""
+    ca: Path | None = None
+    """What an https:// endpoint is checked with; None: the roots that gRPC brings."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerConfig:
     """Everything a worker is made from; paths are absolute."""
 
@@ -65,5 +77,6 @@ class WorkerConfig:
     max_unix_connections: int = 1024
     mend: bool = True
     """Whether what an earlier crash left half made is mended; not while another worker is still making keys."""
+    tracing: TracingConfig | None = None
     log_level: str = "info"
     log_format: str = "auto"

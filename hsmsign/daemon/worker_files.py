@@ -23,6 +23,8 @@ def readable(config: WorkerConfig) -> Iterator[Path]:
     if config.tls is not None:  # their folders: what is renewed is another file
         tls = config.tls
         yield from (path.parent for path in (tls.certificate, tls.key, tls.client_ca, tls.client_crl) if path)
+    if config.tracing is not None and config.tracing.ca is not None:
+        yield config.tracing.ca.parent
     yield config.audit.folder  # to read: the auditor alone writes it
     if not config.store_url.startswith(_SQLITE):
         yield from _of_postgresql()

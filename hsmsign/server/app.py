@@ -23,6 +23,7 @@ from hsmsign.server.health import HealthBoard
 from hsmsign.server.keys import KeyService
 from hsmsign.server.rights import Rights
 from hsmsign.server.signing import SigningService
+from hsmsign.server.tracing import Tracing
 from hsmsign.signing import Limits, SigningPipeline
 from hsmsign.v1 import approvals_pb2, audit_pb2, backends_pb2, keys_pb2, signing_pb2
 
@@ -67,11 +68,12 @@ def build(
     audit: Audit,
     approvals: Approvals,
     audit_log: tuple[Path | None, str],
+    tracing: Tracing | None = None,
 ) -> Application:
     """Put all services on a server. Needs a running event loop. `audit_log` is the log's folder (None: there is none),
     and the id of the key that signs its checkpoints."""
     server = grpc.aio.server(options=_options(limits))
-    guard = Guard(identify, limits.max_calls_per_caller, audit)
+    guard = Guard(identify, limits.max_calls_per_caller, audit, tracing)
     rights = Rights(policy, keyring)
     services = {
         keys_pb2.DESCRIPTOR.services_by_name["KeyService"]: KeyService(keyring, rights),

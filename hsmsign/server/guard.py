@@ -35,6 +35,7 @@ from hsmsign.model.errors import (
     UnavailableError,
 )
 from hsmsign.server.errors import abort
+from hsmsign.server.tracing import Ended, Tracing
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Identify = Callable[[Any], Caller]
@@ -72,8 +73,9 @@ class Call:
 class Guard:
     """Stands around every method of the servicers that are given to `handlers`."""
 
-    def __init__(self, identify: Identify, max_calls: int, audit: Audit) -> None:
+    def __init__(self, identify: Identify, max_calls: int, audit: Audit, tracing: Tracing | None = None) -> None:
         """`max_calls`: of one caller that may be under way."""
+        self._tracing = tracing
         self._identify = identify
         self._audit = audit
         self._max_calls = max_calls
@@ -111,24 +113,36 @@ class Guard:
         if method.client_streaming and method.server_streaming:
 
             async def stream(requests: AsyncIterator[bytes], context: Context) -> None:
-                await self._run(method.name, context, lambda call: behaviour(_parsed(parse, requests), call))
+                await self._run(method, context, lambda call: behaviour(_parsed(parse, requests), call))
 
             return grpc.stream_stream_rpc_method_handler(stream)
 
         if method.server_streaming:
 
             async def answers(data: bytes, context: Context) -> None:
-                await self._run(method.name, context, lambda call: _begin(behaviour, parse(data), call))
+                await self._run(method, context, lambda call: _begin(behaviour, parse(data), call))
 
             return grpc.unary_stream_rpc_method_handler(answers)
 
         async def unary(data: bytes, context: Context) -> Any:
-            return await self._run(method.name, context, lambda call: _answer(behaviour, parse(data), call))
+            return await self._run(method, context, lambda call: _answer(behaviour, parse(data), call))
 
         return grpc.unary_unary_rpc_method_handler(unary)
 
-    async def _run(self, method: str, context: Context, work: Callable[[Call], Awaitable[Any]]) -> Any:
-        said = _Said(method, context, self._request_id(context), time.perf_counter())
+    async def _run(self, method: MethodDescriptor, context: Context, work: Callable[[Call], Awaitable[Any]]) -> Any:
+        said = _Said(method.name, context, self._request_id(context), time.perf_counter())
+        if self._tracing is None:
+            return await self._serve(said, work)
+        metadata = context.invocation_metadata() or ()
+        with self._tracing.call(method.containing_service.full_name, method.name, metadata) as span:
+            try:
+                return await self._serve(said, work)
+            finally:
+                caller = said.caller.name if said.caller is not None else ""
+                span.ended(Ended(said.request_id, caller, said.code, said.reason))
+
+    async def _serve(self, said: _Said, work: Callable[[Call], Awaitable[Any]]) -> Any:
+        method, context = said.method, said.context
         self._active += 1
         try:
             said.caller = self._enter(self._identify(context))
@@ -197,6 +211,7 @@ class Guard:
 
     def _note(self, said: _Said, code: str, error: HsmsignError | None = None) -> None:
         """Log the call, where such calls are logged."""
+        said.code, said.reason = code, error.reason if error is not None else ""
         often = error is None and said.method in _OFTEN
         if often and not self._log.is_enabled_for(logging.DEBUG):
             return
@@ -224,6 +239,9 @@ class _Said:
     started: float
     caller: Caller | None = None
     call: Call | None = None
+    code: str = ""
+    """How it ended: OK, or the status of the error, and its reason."""
+    reason: str = ""
 
     def record(self, outcome: str, approval: str = "") -> CallMade:
         """What the audit log gets to know of it."""
