@@ -44,6 +44,7 @@ class LimitsTable(Table):
     max_in_flight: Count = 65_536
     max_in_flight_per_caller: Count = 32_768
     max_calls_per_caller: Count = 1024
+    max_connections_per_caller: Count = 512
 
 
 class Server(Table):

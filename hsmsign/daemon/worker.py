@@ -247,7 +247,7 @@ class Worker:
         inner = folder / f"{os.getpid()}.sock"
         inner.unlink(missing_ok=True)
         application.server.add_insecure_port(f"unix:{inner}")
-        return Doorman(self._unix, inner, prefix, config.max_unix_connections)
+        return Doorman(self._unix, inner, prefix, config.max_unix_connections, config.limits.max_connections_per_caller)
 
     def _open_tcp(self, application: Application, listen: str, tls: TlsFiles) -> None:
         try:

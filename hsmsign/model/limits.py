@@ -25,3 +25,5 @@ class Limits:
     """Of those, one caller's, over all devices; a call of more gets in alone."""
     max_calls_per_caller: int = 1024
     """Calls of one caller that are under way."""
+    max_connections_per_caller: int = 512
+    """Connections of one caller that are open."""

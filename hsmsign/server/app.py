@@ -73,7 +73,7 @@ def build(
     """Put all services on a server. Needs a running event loop. `audit_log` is the log's folder (None: there is none),
     and the id of the key that signs its checkpoints."""
     server = grpc.aio.server(options=_options(limits))
-    guard = Guard(identify, limits.max_calls_per_caller, audit, tracing)
+    guard = Guard(identify, limits, audit, tracing)
     rights = Rights(policy, keyring)
     services = {
         keys_pb2.DESCRIPTOR.services_by_name["KeyService"]: KeyService(keyring, rights),
@@ -105,6 +105,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         # a caller may ask every 20 seconds whether we live, also when nothing is under way
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
         ("grpc.http2.max_ping_strikes", 3),
+        ("grpc.server_handshake_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
         # and is asked by us, so that connections to machines that went away are closed
         ("grpc.keepalive_time_ms", 120_000),

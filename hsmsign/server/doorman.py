@@ -20,14 +20,18 @@ class Doorman:
     gRPC then shows `unix-abstract:<prefix>/<uid>/<gid>/<pid>/<number>` as the peer.
     """
 
-    def __init__(self, listen: socket.socket, inner_path: Path, prefix: str, max_connections: int) -> None:
-        """Start the thread. `listen` is borrowed and must stay open. Raises ConfigurationError for a path
-        or prefix that is too long."""
+    def __init__(
+        self, listen: socket.socket, inner_path: Path, prefix: str, max_connections: int, max_of_a_uid: int
+    ) -> None:
+        """Start the thread. `listen` is borrowed and must stay open; connections beyond the limits are closed at once.
+
+        Raises ConfigurationError for a path or prefix that is too long."""
         self._listen = listen
         path, name = _ffi.new("char[]", os.fsencode(inner_path)), _ffi.new("char[]", prefix.encode("ascii"))
         config = _ffi.new("hsm_doorman_config *")
         config.listen_fd, config.inner_path, config.prefix = listen.fileno(), path, name
         config.max_connections = max_connections
+        config.max_of_a_uid = max_of_a_uid
         out = _ffi.new("hsm_doorman **")
         status = _lib.hsm_doorman_start(config, out)
         if status == _lib.HSM_E_BAD_INPUT:

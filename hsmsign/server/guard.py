@@ -34,6 +34,8 @@ from hsmsign.model.errors import (
     InvalidArgumentError,
     UnavailableError,
 )
+from hsmsign.model.limits import Limits
+from hsmsign.server.connections import Connections
 from hsmsign.server.errors import abort
 from hsmsign.server.tracing import Ended, Tracing
 
@@ -73,12 +75,12 @@ class Call:
 class Guard:
     """Stands around every method of the servicers that are given to `handlers`."""
 
-    def __init__(self, identify: Identify, max_calls: int, audit: Audit, tracing: Tracing | None = None) -> None:
-        """`max_calls`: of one caller that may be under way."""
+    def __init__(self, identify: Identify, limits: Limits, audit: Audit, tracing: Tracing | None = None) -> None:
         self._tracing = tracing
         self._identify = identify
         self._audit = audit
-        self._max_calls = max_calls
+        self._max_calls = limits.max_calls_per_caller
+        self._connections = Connections(limits.max_connections_per_caller)
         self._calls: dict[str, int] = {}
         self._log = structlog.get_logger("hsmsign.server").bind()
         self._prefix = os.urandom(4).hex()
@@ -146,6 +148,7 @@ class Guard:
         self._active += 1
         try:
             said.caller = self._enter(self._identify(context))
+            self._connections.met(said.caller.name, context.peer())
             if self.drained.is_set():
                 raise UnavailableError("the daemon is stopping", hint="connect again", retry_after=1.0)
             self._audit.ready()

@@ -27,6 +27,7 @@ struct hsm_doorman {
     char prefix[PREFIX_MAX + 1];
     struct sockaddr_un inner;
     uint32_t max_connections;
+    uint32_t max_of_a_uid;
     struct relay *relays;
     pthread_t thread;
     atomic_uint connections;
@@ -70,13 +71,22 @@ static int connect_inner(const hsm_doorman *doorman, const struct ucred *who)
     return fd;
 }
 
+/* Whether one more connection of this user is too many. */
+static int has_enough(const hsm_doorman *doorman, uint32_t uid)
+{
+    uint32_t count = 0;
+    for (const struct relay *relay = doorman->relays; relay != NULL; relay = relay->next)
+        count += relay->uid == uid;
+    return count >= doorman->max_of_a_uid;
+}
+
 static void let_in(hsm_doorman *doorman, int outer)
 {
     struct ucred who;
     socklen_t size = sizeof who;
     int inner = -1;
     if (atomic_load(&doorman->connections) < doorman->max_connections &&
-        getsockopt(outer, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0)
+        getsockopt(outer, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0 && !has_enough(doorman, who.uid))
         inner = connect_inner(doorman, &who);
     if (inner < 0) {
         (void)close(outer); /* the caller sees an unavailable daemon, and comes again */
@@ -85,6 +95,7 @@ static void let_in(hsm_doorman *doorman, int outer)
     struct relay *relay = hsm_relay_new(doorman->epoll_fd, outer, inner);
     if (relay == NULL)
         return;
+    relay->uid = who.uid;
     relay->next = doorman->relays;
     if (relay->next != NULL)
         relay->next->previous = relay;
@@ -210,6 +221,7 @@ hsm_status hsm_doorman_start(const hsm_doorman_config *config, hsm_doorman **out
     doorman->listen_fd = config->listen_fd;
     doorman->epoll_fd = doorman->wake_fd = -1;
     doorman->max_connections = config->max_connections;
+    doorman->max_of_a_uid = config->max_of_a_uid;
     doorman->inner.sun_family = AF_UNIX;
     if (strlen(config->prefix) > PREFIX_MAX || strlen(config->inner_path) >= sizeof doorman->inner.sun_path) {
         release(doorman);

@@ -90,6 +90,7 @@ typedef struct hsm_doorman_config {
     const char *inner_path;     /* gRPC's private socket; copied */
     const char *prefix;         /* of the abstract address, at most 50 bytes; copied */
     uint32_t max_connections;   /* more are closed at once */
+    uint32_t max_of_a_uid;      /* likewise, of the connections of one user */
 } hsm_doorman_config;
 
 hsm_status hsm_doorman_start(const hsm_doorman_config *config, hsm_doorman **out);

@@ -24,6 +24,7 @@ struct relay_end {
 struct relay {
     struct relay_end ends[2];
     int dead;
+    uint32_t uid; /* whose it is: for who keeps the list */
     struct relay *previous, *next;
 };
 

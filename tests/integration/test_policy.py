@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import signal
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from hsmsign.model.errors import (
     PermissionDeniedError,
     UnauthenticatedError,
 )
-from tests.support.daemon import eventually, hsmsign
+from tests.support.daemon import Daemon, eventually, hsmsign
 from tests.support.site import Site
 
 WEB = """
@@ -227,3 +228,24 @@ def noisy_waits(site: Site) -> int:
     """Signatures that wait for the device."""
     with site.daemon.client() as owner:
         return owner.backends()[0].in_flight
+
+
+def test_a_caller_has_only_so_many_connections(new_daemon: Callable[..., Daemon]) -> None:
+    limit = "max_connections_per_caller = "
+    daemon = new_daemon(edit=lambda text: text.replace(f"{limit}512", f"{limit}3")).start()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(daemon.client()) for _ in range(4)]
+        for client in clients[:3]:
+            client.backends()
+        with pytest.raises(CallerLimitError) as refused:
+            clients[3].backends()
+        assert refused.value.retry_after
+        clients[0].backends()
+        clients[1].close()
+
+        def let_in() -> bool:
+            with contextlib.suppress(CallerLimitError):
+                return bool(clients[3].backends())
+            return False
+
+        eventually(let_in)

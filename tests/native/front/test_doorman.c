@@ -3,7 +3,9 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -38,14 +40,19 @@ static int call(void)
     return fd;
 }
 
-static void set_up(uint32_t max)
+static void set_up_for(uint32_t max, uint32_t max_of_a_uid)
 {
     (void)snprintf(outer_path, sizeof outer_path, "/tmp/hsm-door-%d-o", (int)getpid());
     (void)snprintf(inner_path, sizeof inner_path, "/tmp/hsm-door-%d-i", (int)getpid());
     outer_listen = listen_at(outer_path);
     inner_listen = listen_at(inner_path);
-    const hsm_doorman_config config = {outer_listen, inner_path, "hsmsign/test", max};
+    const hsm_doorman_config config = {outer_listen, inner_path, "hsmsign/test", max, max_of_a_uid};
     CHECK(hsm_doorman_start(&config, &doorman) == HSM_OK);
+}
+
+static void set_up(uint32_t max)
+{
+    set_up_for(max, max);
 }
 
 static void tear_down(void)
@@ -194,6 +201,47 @@ static void too_many_are_turned_away(void)
     tear_down();
 }
 
+static void one_user_leaves_room_for_others(void)
+{
+    set_up_for(10, 2);
+    int callers[3], callees[2];
+    for (int i = 0; i < 3; i++)
+        callers[i] = call();
+    for (int i = 0; i < 2; i++)
+        CHECK((callees[i] = accept(inner_listen, NULL, NULL)) >= 0);
+    uint8_t byte;
+    CHECK(recv(callers[2], &byte, 1, 0) == 0);
+    if (geteuid() == 0) { /* only root can be somebody else */
+        CHECK(chmod(outer_path, 0777) == 0);
+        const pid_t other = fork();
+        CHECK(other >= 0);
+        if (other == 0) {
+            if (setuid(65534) != 0)
+                _exit(1);
+            const int theirs = call();
+            _exit(recv(theirs, &byte, 1, 0) == 0 ? 0 : 1); /* until the other side closes */
+        }
+        const int callee = accept(inner_listen, NULL, NULL);
+        CHECK(callee >= 0);
+        (void)close(callee);
+        int status = 0;
+        CHECK(waitpid(other, &status, 0) == other && status == 0);
+    }
+    (void)close(callers[0]); /* who leaves makes room */
+    CHECK(recv(callees[0], &byte, 1, 0) == 0);
+    const struct timespec moment = {0, 1000000};
+    while (hsm_doorman_connections(doorman) > 1)
+        (void)nanosleep(&moment, NULL);
+    const int again = call();
+    const int callee = accept(inner_listen, NULL, NULL);
+    CHECK(callee >= 0);
+    carry(again, callee, 100);
+    const int open[] = {callers[1], callers[2], callees[0], callees[1], again, callee};
+    for (size_t i = 0; i < sizeof open / sizeof *open; i++)
+        (void)close(open[i]);
+    tear_down();
+}
+
 static void a_closed_door_keeps_what_is_open(void)
 {
     set_up(10);
@@ -219,6 +267,7 @@ int main(void)
     RUN(bytes_go_both_ways_and_a_half_close_is_handed_on);
     RUN(what_a_side_sent_before_it_went_arrives_whole);
     RUN(too_many_are_turned_away);
+    RUN(one_user_leaves_room_for_others);
     RUN(a_closed_door_keeps_what_is_open);
     (void)printf("%d passed, 0 failed\n", passed);
     return 0;

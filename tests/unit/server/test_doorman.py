@@ -31,7 +31,7 @@ async def test_grpc_sees_who_called_through_the_door(tmp_path: Path, listen: soc
     server.add_generic_rpc_handlers((handler,))
     server.add_insecure_port(f"unix:{tmp_path / 'inner'}")
     await server.start()
-    doorman = Doorman(listen, tmp_path / "inner", "hsmsign-test", 8)
+    doorman = Doorman(listen, tmp_path / "inner", "hsmsign-test", 8, 8)
     try:
         async with grpc.aio.insecure_channel(f"unix:{tmp_path / 'public'}") as channel:
             peer = unquote((await channel.unary_unary("/t.T/Who")(b"", timeout=20)).decode())
@@ -50,7 +50,7 @@ def test_a_closed_door_keeps_what_is_open(tmp_path: Path, listen: socket.socket)
         inner.bind(str(tmp_path / "inner"))
         inner.listen()
         inner.settimeout(20)
-        doorman = Doorman(listen, tmp_path / "inner", "hsmsign-test", 8)
+        doorman = Doorman(listen, tmp_path / "inner", "hsmsign-test", 8, 8)
         try:
             with socket.socket(socket.AF_UNIX) as caller:
                 caller.connect(str(tmp_path / "public"))
@@ -68,4 +68,4 @@ def test_a_closed_door_keeps_what_is_open(tmp_path: Path, listen: socket.socket)
 
 def test_an_inner_path_that_no_socket_can_have_is_refused(tmp_path: Path, listen: socket.socket) -> None:
     with pytest.raises(ConfigurationError, match="too long"):
-        Doorman(listen, tmp_path / ("x" * 120), "hsmsign-test", 8)
+        Doorman(listen, tmp_path / ("x" * 120), "hsmsign-test", 8, 8)
