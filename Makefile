@@ -1,6 +1,6 @@
 # The front doors. `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format test-native fuzz bench soak memory docs-check clean distclean setup setup-dev
+.PHONY: help demo test lint format test-native fuzz fuzz-guided bench soak memory docs-check clean distclean setup setup-dev
 BIN := .venv/bin
 
 help: ## this list
@@ -24,6 +24,11 @@ test-native: setup-dev ## the C tests under AddressSanitizer, UBSan and ThreadSa
 fuzz: setup-dev ## feed all parsers with what nobody meant to send (SECONDS=60 for each half, C and Python)
 	$(MAKE) -C native fuzz SECONDS=$(or $(SECONDS),60)
 	$(BIN)/python -W ignore -m tests.fuzz.run --jobs 2 --seconds $(or $(SECONDS),60)
+
+fuzz-guided: setup-dev ## the same for each parser in Python, guided by coverage (atheris; SECONDS=60 for each)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=2.3'
+	$(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)' | tr ' ' '\n' | \
+	    xargs -n 1 -I '{}' $(BIN)/python -W ignore -m tests.fuzz.guided '{}' -max_total_time=$(or $(SECONDS),60)
 
 bench: setup-dev ## figures, as ratios to the bare device measured in the same run
 	$(MAKE) -C bench
