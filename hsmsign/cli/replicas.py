@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import click
 
+from hsmsign.cli.approvals import Approved, waiting
 from hsmsign.cli.common import Session, pass_session, shared, table, when
 from hsmsign.model.errors import HsmsignError, ObjectNotFoundError
 
@@ -93,9 +94,11 @@ def _told(done: list[Added], everything: bool) -> list[str]:
 @_backend
 @shared
 @pass_session
-def remove(session: Session, name: str, backend: str) -> None:
+@waiting
+def remove(session: Session, name: str, backend: str, approved: Approved) -> None:
     """Let a token no longer sign for a version (or a key's primary one). The object stays on it."""
-    info = session.client.remove_replica(session.name(name), backend)
+    full = session.name(name)
+    info = approved(lambda: session.client.remove_replica(full, backend))
     session.show(info, lambda: [f"{info.name} has no replica on {backend} any more; the object is still on that token"])
 
 

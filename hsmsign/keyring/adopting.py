@@ -24,7 +24,7 @@ from hsmsign.model.errors import (
 from hsmsign.model.pkcs11_uri import ObjectUri
 from hsmsign.model.purpose import Purpose
 from hsmsign.store import VersionRow, VersionState, queries
-from hsmsign.store.rows import RequestRow
+from hsmsign.store.rows import GONE, RequestRow
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,14 +100,28 @@ async def _one(device: Device, uri: ObjectUri) -> DeviceKey:
     return found[0]
 
 
-def must_be_free(connection: Connection, backend: str, found: DeviceKey) -> None:
-    """Raise KeyExistsError where a version stands for this object already, or has it for a replica."""
+def must_be_free(connection: Connection, backend: str, found: DeviceKey, of: str = "") -> None:
+    """Raise KeyExistsError where a version stands for this object already, or has it for a replica; or where it is a
+    copy of a key that has, or had, a name (but `of`): under another name its purpose and approvals would not hold."""
     holder = queries.holder(connection, holds(backend, found.public_key))
     if holder is not None:
         name = version_name(holder.key, holder.number)
         raise KeyExistsError(
             f"the object has a name already: {name}", hint="use that one, or release it first", metadata={"name": name}
         )
+    for row in queries.same_key(connection, found.public_key):
+        name = version_name(row.key, row.number)
+        if name != of and not _released(row):
+            raise KeyExistsError(
+                f"the object is a copy of {name}" + (", which was destroyed" if row.state in GONE else ""),
+                hint=f"let its token sign for that name: hsmsign replica add {row.key} --backend {backend}",
+                metadata={"name": name},
+            )
+
+
+def _released(row: VersionRow) -> bool:
+    """Whether a name let its object go, for others to name."""
+    return row.keep_object and row.state in GONE
 
 
 def _enter(connection: Connection, wanted: Adoption, protection: Protection, found: DeviceKey) -> None:

@@ -126,15 +126,16 @@ class Keyring:
         wanted = await self._replica(name, backend, uri)
         return await self._change(wanted.version.key.id, "", lambda: replicas.add(self._desk, wanted))
 
-    async def remove_replica(self, name: str, backend: str) -> tuple[Key, VersionRow]:
-        """Let it no longer sign for that version. The object stays on its token."""
-        wanted = await self._replica(name, backend)
+    async def remove_replica(self, name: str, backend: str, by: Caller = NOBODY) -> tuple[Key, VersionRow]:
+        """Let it no longer sign for that version. The object stays on its token. `by` asks for it, where others have to
+        approve it."""
+        wanted = await self._replica(name, backend, by=by)
         return await self._change(wanted.version.key.id, "", lambda: replicas.remove(self._desk, wanted))
 
-    async def _replica(self, name: str, backend: str, uri: str = "") -> replicas.Replica:
+    async def _replica(self, name: str, backend: str, uri: str = "", by: Caller = NOBODY) -> replicas.Replica:
         parsed = parse(name)
         version = parsed if isinstance(parsed, VersionName) else _version((await self.resolve(name)).name)
-        return replicas.Replica(version, backend, uri)
+        return replicas.Replica(version, backend, uri, by)
 
     async def attest(self, name: str, asked: Asked) -> Attestation:
         """Say where a version lives, with what the device can prove of it."""

@@ -6,6 +6,7 @@ token has a private key that signs so that the version's public key verifies it.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from sqlalchemy import Connection
 
 from hsmsign.devices.base import Device, Lookup
+from hsmsign.keyring import approving
 from hsmsign.keyring.adopting import must_be_free, same_token
 from hsmsign.keyring.attesting import possession
 from hsmsign.keyring.desk import Desk, holds, load, no_key, now
@@ -21,7 +23,9 @@ from hsmsign.keyring.making import ready
 from hsmsign.keyring.values import Key, version_name
 from hsmsign.model import object_uri
 from hsmsign.model.algorithms import InputKind, KeyAlgorithm, SignatureFormat
+from hsmsign.model.caller import NOBODY, Caller
 from hsmsign.model.device import DeviceKey
+from hsmsign.model.dual_control import ApprovalState, Operation
 from hsmsign.model.errors import (
     DeviceError,
     FailedPreconditionError,
@@ -32,7 +36,7 @@ from hsmsign.model.errors import (
 )
 from hsmsign.model.names import VersionName
 from hsmsign.model.verification import is_good
-from hsmsign.store import ReplicaRow, VersionRow, queries
+from hsmsign.store import ApprovalRow, ReplicaRow, VersionRow, queries
 from hsmsign.store.rows import GONE
 
 _PREFIX = b"hsmsign replica\x00"
@@ -47,6 +51,8 @@ class Replica:
     backend: str
     uri: str = ""
     """Which object it is there; empty: the one with the same CKA_ID."""
+    by: Caller = NOBODY
+    """Who asks for it, where others have to approve it."""
 
 
 async def add(desk: Desk, wanted: Replica) -> tuple[Key, VersionRow]:
@@ -73,8 +79,11 @@ async def add(desk: Desk, wanted: Replica) -> tuple[Key, VersionRow]:
 
 
 async def remove(desk: Desk, wanted: Replica) -> tuple[Key, VersionRow]:
-    """Let a token no longer sign for a version; its object stays where it is. Raises InvalidArgumentError."""
+    """Let a token no longer sign for a version; its object stays where it is. Raises InvalidArgumentError, and
+    ApprovalRequiredError for a key under dual control: the object will not be destroyed with the version."""
     changed = await desk.store.write(lambda connection: _remove(connection, wanted))
+    if isinstance(changed, ApprovalRow):
+        raise approving.refusal(changed)
     desk.cache.forget(wanted.version.key.id)
     return changed
 
@@ -151,7 +160,7 @@ def _enter(connection: Connection, wanted: Replica, found: DeviceKey) -> tuple[K
     key, row = _version(connection, wanted)
     if _known(key, row, wanted.backend):
         return key, row
-    must_be_free(connection, wanted.backend, found)
+    must_be_free(connection, wanted.backend, found, str(wanted.version))
     at = now()
     held = holds(wanted.backend, found.public_key)
     queries.add_replica(
@@ -162,14 +171,24 @@ def _enter(connection: Connection, wanted: Replica, found: DeviceKey) -> tuple[K
     return _version(connection, wanted)
 
 
-def _remove(connection: Connection, wanted: Replica) -> tuple[Key, VersionRow]:
-    _, row = _version(connection, wanted)
-    for one in row.replicas:
-        if one.backend == wanted.backend:
-            queries.remove_replica(connection, one)
-            queries.touch_key(connection, row.key, now())
-            return _version(connection, wanted)
-    has = ", ".join(one.backend for one in row.replicas) or "none"
-    raise InvalidArgumentError(
-        f"{wanted.version} has no replica on backend {wanted.backend!r}", hint=f"it has them on: {has}"
-    )
+def _remove(connection: Connection, wanted: Replica) -> tuple[Key, VersionRow] | ApprovalRow:
+    key, row = _version(connection, wanted)
+    one = next((one for one in row.replicas if one.backend == wanted.backend), None)
+    if one is None:
+        has = ", ".join(one.backend for one in row.replicas) or "none"
+        raise InvalidArgumentError(
+            f"{wanted.version} has no replica on backend {wanted.backend!r}", hint=f"it has them on: {has}"
+        )
+    approval = ""
+    if key.row.control.approvals:
+        summary = f"take the replica of {wanted.version} on backend {wanted.backend} off, whose object stays there"
+        what = ("replica", row.number, wanted.backend)
+        asked = approving.Wanted(row.key, Operation.CHANGE, wanted.by, what, summary)
+        spent = approving.spend(connection, key.row.control, asked, now())
+        if spent.state is not ApprovalState.USED:
+            return spent
+        approval = approving.name_of(spent)
+    queries.remove_replica(connection, one)
+    queries.touch_key(connection, row.key, now())
+    key, row = _version(connection, wanted)
+    return dataclasses.replace(key, approval=approval), row

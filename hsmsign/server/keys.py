@@ -125,7 +125,9 @@ class KeyService:
     async def RemoveReplica(self, request: keys_pb2.RemoveReplicaRequest, call: Call) -> keys_pb2.KeyVersion:
         """One token less."""
         await self._rights.to(call.caller, Action.ADMIN, request.name)
-        key, version = await self._keyring.remove_replica(request.name, wire.backend_name(request.backend))
+        backend = wire.backend_name(request.backend)
+        key, version = await self._keyring.remove_replica(request.name, backend, call.caller)
+        call.approval = key.approval
         return wire.key_version(version, key.row.algorithm)
 
     async def AttestKey(self, request: keys_pb2.AttestKeyRequest, call: Call) -> keys_pb2.KeyAttestation:

@@ -42,6 +42,11 @@ def holder(connection: Connection, holds: str) -> VersionRow | None:
     return found[0] if found else None
 
 
+def same_key(connection: Connection, public_key: bytes) -> list[VersionRow]:
+    """All versions that stand, or stood, for this key pair (SPKI, DER), wherever it lies."""
+    return _versions(connection, select(versions).where(versions.c.public_key == public_key))
+
+
 def unfinished(connection: Connection, backend: str) -> list[VersionRow]:
     """The versions on a backend, replicas too, whose making or destroying was not finished."""
     states = (VersionState.CREATING.value, VersionState.DESTROYING.value)

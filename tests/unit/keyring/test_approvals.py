@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -220,3 +221,16 @@ async def test_releasing_an_adopted_object_is_no_way_around(keyring: Keyring, de
     planned = await keyring.destroy(made.name, validate_only=True, by=ANN)  # asks nobody
     assert planned.versions[0].state is VersionState.DESTROYING
     assert (await keyring.get(made.name)).versions[0].state is VersionState.ENABLED
+
+
+async def test_a_replica_is_taken_off_when_others_approved_it(
+    keyring: Keyring, approvals: Approvals, key: str, device: FakeDevice, other: FakeDevice
+) -> None:
+    """Its object stays where it is: a destroyed version would leave it behind."""
+    other.things.append(replace(device.things[-1]))
+    await keyring.add_replica(key, "other")
+    name = await asked(keyring.remove_replica(key, "other", ANN))
+    assert len((await keyring.resolve(key)).replicas) == 1
+    await grant(approvals, name, BEN, CLEO)
+    done, version = await keyring.remove_replica(key, "other", ANN)
+    assert (done.approval, version.replicas) == (name, ())

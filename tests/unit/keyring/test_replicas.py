@@ -143,18 +143,34 @@ async def test_what_cannot_be_is_said(
         await keyring.add_replica(name, backend)
 
 
-async def test_an_object_with_a_name_of_its_own_is_no_replica_and_a_replica_gets_no_name(
+async def test_a_copy_of_a_key_gets_no_other_name(
     keyring: Keyring, device: FakeDevice, other: FakeDevice, key: str
 ) -> None:
+    """Under another name the purpose and the approvals of the first would not hold."""
     thing = copy(device, other)
     uri = f"pkcs11:object={thing.label.replace('/', '%2F')}"
-    await keyring.create("theirs", backend="other", adopt_uri=uri)
-    with pytest.raises(KeyExistsError, match="keys/theirs/versions/1"):
-        await keyring.add_replica(key, "other")
-    await keyring.destroy("keys/theirs", adopted=AdoptedObject.RELEASE)
+    with pytest.raises(KeyExistsError, match="a copy of keys/web/versions/1") as error:
+        await keyring.create("theirs", backend="other", adopt_uri=uri)
+    assert "hsmsign replica add web --backend other" in error.value.hint
     await keyring.add_replica(key, "other")
     with pytest.raises(KeyExistsError, match="keys/web/versions/1"):
-        await keyring.create("theirs-2", backend="other", adopt_uri=uri)
+        await keyring.create("theirs", backend="other", adopt_uri=uri)
+    await keyring.remove_replica(key, "other")
+    with pytest.raises(KeyExistsError, match="a copy of keys/web/versions/1"):
+        await keyring.create("theirs", backend="other", adopt_uri=uri)
+    await keyring.destroy(key)
+    with pytest.raises(KeyExistsError, match="which was destroyed"):
+        await keyring.create("theirs", backend="other", adopt_uri=uri)
+
+
+async def test_an_object_that_a_name_let_go_can_be_named_anew_where_it_or_a_copy_lies(
+    keyring: Keyring, device: FakeDevice, other: FakeDevice
+) -> None:
+    device.put(P256, b"\x01", "theirs")
+    await keyring.create("old", adopt_uri="pkcs11:id=%01")
+    copy(device, other)
+    await keyring.destroy("keys/old", adopted=AdoptedObject.RELEASE)
+    await keyring.create("new", backend="other", adopt_uri="pkcs11:id=%01")
 
 
 async def test_a_replica_that_is_removed_keeps_its_object(
