@@ -328,6 +328,10 @@ class StoreUnavailableError(UnavailableError):
     reason = "STORE_UNAVAILABLE"
 
 
+class CrossedError(StoreUnavailableError):
+    """Two changes met in the database, and this one lost: it can be tried again at once."""
+
+
 class DeadlineError(HsmsignError):
     """The caller's deadline passed before the answer was there."""
 
@@ -361,6 +365,91 @@ class AuditError(HsmsignError):
 
     reason = "AUDIT_INVALID"
     code = "DATA_LOSS"
+
+
+class CsrError(InvalidArgumentError):
+    """A certification request that cannot be read, or does not prove that its key is there; `metadata["check"]`."""
+
+    reason = "CSR_INVALID"
+
+
+class WeakKeyError(InvalidArgumentError):
+    """A public key that is known to be weak, or of a kind that is not certified."""
+
+    reason = "KEY_WEAK"
+
+
+class ProfileError(InvalidArgumentError):
+    """A request that is sound, but not what the profile allows; `metadata["profile"]` and `metadata["check"]`."""
+
+    reason = "PROFILE_MISMATCH"
+
+
+class OcspRequestError(InvalidArgumentError):
+    """An OCSP request that cannot be read (RFC 6960: malformedRequest)."""
+
+    reason = "OCSP_REQUEST_INVALID"
+
+
+class ProfileNotFoundError(NotFoundError):
+    """There is no such profile, or the caller may not use it."""
+
+    reason = "PROFILE_NOT_FOUND"
+
+
+class AuthorityNotFoundError(NotFoundError):
+    """There is no such certificate authority, or no such version of it."""
+
+    reason = "AUTHORITY_NOT_FOUND"
+
+
+class CertificateNotFoundError(NotFoundError):
+    """No certificate with this serial number was issued here."""
+
+    reason = "CERTIFICATE_NOT_FOUND"
+
+
+class AuthorityExistsError(HsmsignError):
+    """There is a certificate authority of this name."""
+
+    reason = "AUTHORITY_EXISTS"
+    code = "ALREADY_EXISTS"
+
+
+class AuthorityStateError(FailedPreconditionError):
+    """The certificate authority cannot do this as it is: it has no certificate yet, is retired, or ends too soon."""
+
+    reason = "AUTHORITY_STATE"
+
+
+class AlreadyRevokedError(FailedPreconditionError):
+    """The certificate is revoked already, for another reason."""
+
+    reason = "ALREADY_REVOKED"
+
+
+class ClockError(FailedPreconditionError):
+    """The clock went back: what is signed now would be older than what was signed before."""
+
+    reason = "CLOCK_WENT_BACK"
+
+
+class IdentityTokenError(PermissionDeniedError):
+    """An identity token that vouches for nothing here; `metadata["issuer"]` and `metadata["check"]`."""
+
+    reason = "IDENTITY_TOKEN_INVALID"
+
+
+class TokenSpentError(PermissionDeniedError):
+    """An identity token that was used before."""
+
+    reason = "IDENTITY_TOKEN_SPENT"
+
+
+class IdentityUnavailableError(UnavailableError):
+    """The keys of an identity issuer cannot be had."""
+
+    reason = "IDENTITY_UNAVAILABLE"
 
 
 class ConfigurationError(HsmsignError):

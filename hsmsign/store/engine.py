@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
-from hsmsign.model.errors import ConfigurationError, HsmsignError, StoreFullError, StoreUnavailableError
+from hsmsign.model.errors import ConfigurationError, CrossedError, HsmsignError, StoreFullError, StoreUnavailableError
 
 WRITING = "hsmsign_writing"
 """The execution option of a connection that will write."""
@@ -99,7 +99,7 @@ def translate(error: DBAPIError, url: URL) -> HsmsignError:
         )
     if isinstance(error, IntegrityError) or getattr(cause, "sqlstate", None) in _CROSSED:
         # two daemons did it at once, and the database let one of them win: the next try sees what the other did
-        return StoreUnavailableError("another request changed the same thing at the same time", retry_after=0.1)
+        return CrossedError("another request changed the same thing at the same time", retry_after=0.1)
     if code in _SQLITE_DAMAGED:
         return ConfigurationError(
             f"the store is no database, or damaged: {where}",

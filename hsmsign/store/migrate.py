@@ -8,8 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from hsmsign.model.errors import ConfigurationError
-from hsmsign.store import migrations
-from hsmsign.store.tables import metadata
+from hsmsign.store import migrations, pki_tables
 
 _LOCK = 0x68736D7369676E
 """Of PostgreSQL: one daemon migrates at a time."""
@@ -33,13 +32,13 @@ def create(connection: Connection) -> None:
     """Make all tables of an empty database as they are now: there is nothing to migrate, and the tool for
     that is not small."""
     inspector = sa.inspect(connection)
-    foreign = [name for name in metadata.tables if inspector.has_table(name)]
+    foreign = [name for name in pki_tables.metadata.tables if inspector.has_table(name)]
     if foreign:
         raise ConfigurationError(
             f"the store's database has a table {foreign[0]!r} that is not of this program",
             hint="give hsmsign a database, or a file, of its own",
         )
-    metadata.create_all(connection)
+    pki_tables.metadata.create_all(connection)
     stamp = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
     stamp.create(connection)
     connection.execute(stamp.insert().values(version_num=migrations.HEAD))

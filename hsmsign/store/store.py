@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -10,6 +11,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from hsmsign.model.errors import CrossedError
 from hsmsign.store import migrate
 from hsmsign.store.engine import NO_OPTIONS, WRITING, connect, migrating, translate
 
@@ -46,12 +48,21 @@ class Store:
         """Run `work` in a transaction that only reads, and give its answer."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work, False)
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a transaction: all of it is on the disk when this returns, or none of it ever.
+    async def write(self, work: Callable[[Connection], T], *, crossed: int = 0) -> T:
+        """Run `work` in a transaction: all of it is on the disk when this returns, or none of it ever. Where another
+        daemon changed the same at the same time it is run again, at most `crossed` times.
 
         Cancelling the caller does not undo it: what was begun is finished.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work, True)
+        loop = asyncio.get_running_loop()
+        for left in range(crossed, -1, -1):
+            try:
+                return await loop.run_in_executor(self._thread, self._transact, work, True)
+            except CrossedError:
+                if not left:
+                    raise
+            await asyncio.sleep(random.uniform(0.001, 0.02))  # noqa: S311 - so that both do not meet again
+        raise AssertionError("it returned or raised")
 
     def close(self) -> None:
         """Finish what is under way and let go of the database. Blocks."""

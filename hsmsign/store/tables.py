@@ -62,6 +62,7 @@ versions = Table(
     PrimaryKeyConstraint("key", "number", name="versions_pk"),
     UniqueConstraint("holds", name="versions_holds_unique"),
     Index("versions_by_state", "state"),
+    Index("versions_by_public_key", "public_key"),
 )
 
 replicas = Table(

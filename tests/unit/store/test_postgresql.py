@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from hsmsign.model.device import Protection
-from hsmsign.model.errors import ConfigurationError, StoreUnavailableError
+from hsmsign.model.errors import ConfigurationError, CrossedError, StoreUnavailableError
 from hsmsign.store import Store, VersionRow, VersionState, migrate, queries
 from hsmsign.store.tables import metadata
 from tests.support.postgresql import PostgreSQL
@@ -102,7 +102,7 @@ async def test_changes_that_cross_are_not_both_believed(url: str) -> None:
         return work
 
     ended = await asyncio.gather(first.write(add_version(2)), second.write(add_version(3)), return_exceptions=True)
-    assert sorted(type(end) for end in ended if end is not None) == [StoreUnavailableError]
+    assert sorted(type(end) for end in ended if end is not None) == [CrossedError]
     assert len(await first.read(lambda c: queries.versions_of(c, "web-1"))) == 2
     first.close()
     second.close()
