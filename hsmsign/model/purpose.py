@@ -30,7 +30,7 @@ class PurposeKind(enum.Enum):
     TLS_CLIENT = "tls-client"
     """What a client signs in a handshake: CertificateVerify."""
     CA = "ca"
-    """Certificates, CRLs and OCSP answers of one issuer."""
+    """Certificates, CRLs and OCSP answers of one issuer, and the request for its own certificate."""
     CSR = "csr"
     """Certification requests for the key itself."""
     OCSP = "ocsp"

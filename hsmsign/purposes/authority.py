@@ -1,4 +1,4 @@
-"""What a CA signs: certificates, CRLs and OCSP answers in its own name and within its limits."""
+"""What a CA signs in its own name and within its limits: certificates, CRLs, OCSP answers, and requests for itself."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from cryptography.x509.oid import NameOID
 
 from hsmsign.model.algorithms import Scheme
 from hsmsign.model.purpose import Purpose, subtree
-from hsmsign.purposes import signed, subtrees
+from hsmsign.purposes import constraints, signed, subtrees
 from hsmsign.purposes.mismatch import Mismatch
 
 T = TypeVar("T", bound=x509.ExtensionType)
+
+_NETSCAPE_TYPE = x509.ObjectIdentifier("2.16.840.1.113730.1.1")
+"""netscape-cert-type: where there are no basicConstraints, OpenSSL finds in it that a certificate is a CA's."""
 
 
 def check(message: bytes, purpose: Purpose, scheme: Scheme, public_key: bytes) -> None:
@@ -24,13 +27,20 @@ def check(message: bytes, purpose: Purpose, scheme: Scheme, public_key: bytes) -
     name = _name(purpose.issuer)
     if (certificate := signed.certificate(message, scheme)) is not None:
         _check_certificate(certificate, name, purpose, public_key)
+        if not signed.says(certificate, scheme):
+            raise Mismatch("a certificate that says the algorithm which signs it")
     elif (crl := signed.crl(message, scheme)) is not None:
         _same_issuer(crl.issuer, name)
     elif (response := signed.response(message, scheme)) is not None:
         if response.responder_name != name and not _is_hash_of(response, public_key):
             raise Mismatch(f"an OCSP answer of {name.rfc4514_string()} or of this key's hash")
+    elif (request := signed.request(message, scheme)) is not None:
+        if request.subject != name or _spki(request) != public_key:
+            raise Mismatch(f"a CertificationRequestInfo of {name.rfc4514_string()} for this very key")
     else:
-        raise Mismatch("a TBSCertificate, a TBSCertList (of this scheme), or OCSP ResponseData, in DER")
+        raise Mismatch(
+            "a TBSCertificate, a TBSCertList (of this scheme), OCSP ResponseData, or a CertificationRequestInfo, in DER"
+        )
 
 
 def check_request(message: bytes, scheme: Scheme, public_key: bytes) -> None:
@@ -73,12 +83,15 @@ def _check_certificate(found: x509.Certificate, name: x509.Name, purpose: Purpos
         raise Mismatch(f"a certificate that is valid for at most {purpose.max_validity_days} days, not {valid.days}")
     own = subject == name and _spki(found) == public_key
     is_ca = _check_path(extensions, purpose, own=own)
-    if purpose.permitted_names and not own:
+    if purpose.permitted_names:
         trees = tuple(subtree(one) for one in purpose.permitted_names)
-        if is_ca:
+        names = list(_find(extensions, x509.SubjectAlternativeName) or ())
+        if not subtrees.all_inside(names, trees) or not (names or is_ca or own):
+            raise Mismatch(f"a certificate with a subjectAltName, all of it in {', '.join(purpose.permitted_names)}")
+        if not own:
+            _check_subject(subject, names)
+        if is_ca and not own:
             _check_constraints(extensions, trees, purpose)
-        else:
-            _check_names(extensions, subject, trees, purpose)
 
 
 def _check_path(extensions: x509.Extensions, purpose: Purpose, *, own: bool) -> bool:
@@ -88,6 +101,8 @@ def _check_path(extensions: x509.Extensions, purpose: Purpose, *, own: bool) -> 
     if basic is None or not basic.ca:
         if usage is not None and (usage.key_cert_sign or usage.crl_sign):
             raise Mismatch("a certificate whose keyUsage has keyCertSign or cRLSign only where it is a CA's")
+        if any(one.oid == _NETSCAPE_TYPE for one in extensions):
+            raise Mismatch("a certificate without netscape-cert-type, in which some look whether it is a CA's")
         return False
     allowed = purpose.path_length if own else purpose.path_length - 1
     if allowed < 0:
@@ -97,23 +112,37 @@ def _check_path(extensions: x509.Extensions, purpose: Purpose, *, own: bool) -> 
     return True
 
 
-def _check_names(extensions: x509.Extensions, subject: x509.Name, trees: subtrees.Subtrees, purpose: Purpose) -> None:
-    names = list(_find(extensions, x509.SubjectAlternativeName) or ())
-    if not names or not subtrees.all_inside(names, trees):
-        raise Mismatch(f"a certificate with a subjectAltName, all of it in {', '.join(purpose.permitted_names)}")
+def _check_subject(subject: x509.Name, names: list[x509.GeneralName]) -> None:
+    """Old programs look for a host's name in the common name, and for mailboxes in emailAddress (RFC 5280, sections
+    4.2.1.6 and 4.2.1.10)."""
     hosts = {name.value.lower() for name in names if isinstance(name, x509.DNSName | x509.RFC822Name)}
     for one in subject.get_attributes_for_oid(NameOID.COMMON_NAME):
-        # old programs look for a host's name here
         text = str(one.value).lower()
-        if ("." in text or "@" in text) and text not in hosts:
+        if _like_a_host(text) and text not in hosts:
             raise Mismatch("a certificate whose common name, where it is a host's, is in the subjectAltName too")
+    mailboxes = {name.value.lower() for name in names if isinstance(name, x509.RFC822Name)}
+    for one in subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS):
+        if str(one.value).lower() not in mailboxes:
+            raise Mismatch("a certificate whose emailAddress is in the subjectAltName too")
+
+
+def _like_a_host(text: str) -> bool:
+    """A host or a mailbox; not "example.org Issuing CA": no host has a space in it."""
+    words = text.isprintable() and " " in text.strip() and "@" not in text
+    return not words and ("." in text or "@" in text)
 
 
 def _check_constraints(extensions: x509.Extensions, trees: subtrees.Subtrees, purpose: Purpose) -> None:
-    constraints = _find(extensions, x509.NameConstraints)
-    permitted = list(constraints.permitted_subtrees or ()) if constraints is not None else []
-    if not subtrees.all_inside(permitted, trees) or not subtrees.same_kinds(permitted, trees):
-        raise Mismatch(f"a CA's certificate with nameConstraints that permit only {', '.join(purpose.permitted_names)}")
+    try:
+        found = extensions.get_extension_for_class(x509.NameConstraints)
+    except x509.ExtensionNotFound:
+        found = None
+    if found is None or not found.critical or not constraints.hold(found.value, trees):
+        raise Mismatch(
+            f"a CA's certificate with critical nameConstraints that permit only {', '.join(purpose.permitted_names)}"
+            " and leave no kind of names open: without subtrees of their own, DNS names are excluded by an empty one,"
+            " IP addresses by 0.0.0.0/0 and ::/0, and of mailboxes and URIs only those in 'invalid' are permitted"
+        )
 
 
 def _find(extensions: x509.Extensions, kind: type[T]) -> T | None:

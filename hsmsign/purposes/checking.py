@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hsmsign.model.algorithms import Scheme
 from hsmsign.model.errors import PurposeError
 from hsmsign.model.purpose import Purpose, PurposeKind
-from hsmsign.purposes import authority, jwt, signed, tls
+from hsmsign.purposes import authority, disguises, jwt, signed, tls
 from hsmsign.purposes.mismatch import Mismatch
 
 
@@ -63,5 +63,5 @@ def _check(signer: Signer, message: bytes) -> None:
 
 def _not_for_a_ca(message: bytes, scheme: Scheme) -> None:
     """What is signed in TLS 1.2 begins with bytes that the caller chose: something else could be hidden in it."""
-    if authority.is_to_be_signed(message, scheme):
+    if disguises.like_x509(message) or authority.is_to_be_signed(message, scheme):
         raise Mismatch("a handshake that could not be a certificate as well")

@@ -20,6 +20,8 @@ def describe(message: bytes, scheme: Scheme) -> str:
             words = _certificate(certificate)
         elif crl := signed.crl(message, scheme):
             words = f"CRL of {crl.issuer.rfc4514_string()} with {len(crl)} entries, next update {crl.next_update_utc}"
+        elif request := signed.request(message, scheme):
+            words = f"certification request of {request.subject.rfc4514_string()}"
         elif signed.response(message, scheme):
             words = "OCSP answer"
     except signed.UNREADABLE:  # some parts are parsed only when they are looked at

@@ -24,6 +24,7 @@ ALGORITHMS = {
     Scheme.ED25519: "EdDSA",
 }
 """`alg` of a scheme (RFC 7518, section 3.1; RFC 8037, section 3.1)."""
+_LOOKED_AT = ("alg", "aud", "b64", "crit", "iss", "typ")
 
 
 def check(message: bytes, purpose: Purpose, scheme: Scheme) -> None:
@@ -32,6 +33,10 @@ def check(message: bytes, purpose: Purpose, scheme: Scheme) -> None:
     if len(parts) != 2:
         raise Mismatch("a token's header and payload (RFC 7515): BASE64URL.BASE64URL")
     header, payload = (_object(part) for part in parts)
+    for name in (*header, *payload):
+        # Go's encoding/json takes `Aud` for `aud`, and the last of them
+        if name not in _LOOKED_AT and name.casefold() in _LOOKED_AT:
+            raise Mismatch(f"a token in which {', '.join(_LOOKED_AT)} are written so and not otherwise")
     if header.get("alg") != ALGORITHMS[scheme]:
         raise Mismatch(f"a token whose header says alg {ALGORITHMS[scheme]}")
     if "crit" in header or "b64" in header:

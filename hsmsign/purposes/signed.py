@@ -11,6 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509 import ocsp
 
 from hsmsign.model.algorithms import Scheme
+from hsmsign.model.signed_der import NOT_SIGNED, OCTETS, SEQUENCE, algorithm, element, header, wrap
 
 UNREADABLE = (
     ValueError,
@@ -21,25 +22,34 @@ UNREADABLE = (
     UnsupportedAlgorithm,
 )
 """What the parsers raise for what they cannot read; not all of it is a ValueError."""
-_EMPTY = b"\x03\x01\x00"
 _BASIC_RESPONSE = bytes.fromhex("06092b0601050507300101")
 _SUCCESSFUL = b"\x0a\x01\x00"
-_SEQUENCE, _OCTETS, _BYTES = 0x30, 0x04, 0xA0
+_BYTES, _INTEGER = 0xA0, 0x02
+_VERSION_3 = bytes.fromhex("a003020102")
 
 
 def certificate(tbs: bytes, scheme: Scheme) -> x509.Certificate | None:
     """The certificate whose TBSCertificate (RFC 5280, section 4.1) that is; None where it is none."""
     try:
-        found = x509.load_der_x509_certificate(_signed(tbs, scheme))
+        found = x509.load_der_x509_certificate(wrap(tbs, scheme, NOT_SIGNED))
         return found if found.tbs_certificate_bytes == tbs else None
     except UNREADABLE:
         return None
 
 
+def says(found: x509.Certificate, scheme: Scheme) -> bool:
+    """Whether a certificate of version 3 says itself, too, what signs it: the algorithm in the TBSCertificate, behind
+    version and serial number (RFC 5280, section 4.1.2.3), which the parser does not hold against the one around it."""
+    tbs, serial = found.tbs_certificate_bytes, found.serial_number
+    number = element(_INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, signed=True))
+    start = _VERSION_3 + number + algorithm(scheme)
+    return any(tbs.startswith(header(SEQUENCE, len(tbs) - size) + start) for size in (2, 3, 4, 5))
+
+
 def crl(tbs: bytes, scheme: Scheme) -> x509.CertificateRevocationList | None:
     """The CRL whose TBSCertList (RFC 5280, section 5.1) that is, for a signature of that scheme."""
     try:
-        found = x509.load_der_x509_crl(_signed(tbs, scheme))
+        found = x509.load_der_x509_crl(wrap(tbs, scheme, NOT_SIGNED))
         return found if found.tbs_certlist_bytes == tbs else None
     except UNREADABLE:
         return None
@@ -48,7 +58,7 @@ def crl(tbs: bytes, scheme: Scheme) -> x509.CertificateRevocationList | None:
 def request(info: bytes, scheme: Scheme) -> x509.CertificateSigningRequest | None:
     """The request whose CertificationRequestInfo (RFC 2986, section 4.1) that is."""
     try:
-        found = x509.load_der_x509_csr(_signed(info, scheme))
+        found = x509.load_der_x509_csr(wrap(info, scheme, NOT_SIGNED))
         return found if found.tbs_certrequest_bytes == info else None
     except UNREADABLE:
         return None
@@ -56,47 +66,10 @@ def request(info: bytes, scheme: Scheme) -> x509.CertificateSigningRequest | Non
 
 def response(data: bytes, scheme: Scheme) -> ocsp.OCSPResponse | None:
     """The OCSP answer whose ResponseData (RFC 6960, section 4.2.1) that is."""
-    basic = _BASIC_RESPONSE + _element(_OCTETS, _signed(data, scheme))
-    whole = _element(_SEQUENCE, _SUCCESSFUL + _element(_BYTES, _element(_SEQUENCE, basic)))
+    basic = _BASIC_RESPONSE + element(OCTETS, wrap(data, scheme, NOT_SIGNED))
+    whole = element(SEQUENCE, _SUCCESSFUL + element(_BYTES, element(SEQUENCE, basic)))
     try:
         found = ocsp.load_der_ocsp_response(whole)
         return found if found.tbs_response_bytes == data else None
     except UNREADABLE:
         return None
-
-
-def _signed(part: bytes, scheme: Scheme) -> bytes:
-    return _element(_SEQUENCE, part + _ALGORITHMS[scheme] + _EMPTY)
-
-
-def _element(tag: int, content: bytes) -> bytes:
-    size = len(content)
-    if size < 0x80:
-        return bytes((tag, size)) + content
-    length = size.to_bytes((size.bit_length() + 7) // 8)
-    return bytes((tag, 0x80 | len(length))) + length + content
-
-
-def _pss(hash: str, size: int) -> bytes:
-    """RSASSA-PSS with its parameters (RFC 4055, section 3.1)."""
-    same = f"300d0609{hash}0500"
-    return bytes.fromhex(
-        f"304106092a864886f70d01010a3034a00f{same}a11c301a06092a864886f70d010108{same}a2030201{size:02x}"
-    )
-
-
-_ALGORITHMS = {
-    # RFC 5758, section 3.2
-    Scheme.ECDSA_P256_SHA256: bytes.fromhex("300a06082a8648ce3d040302"),
-    Scheme.ECDSA_P384_SHA384: bytes.fromhex("300a06082a8648ce3d040303"),
-    Scheme.ECDSA_P521_SHA512: bytes.fromhex("300a06082a8648ce3d040304"),
-    # RFC 4055, section 5
-    Scheme.RSA_PKCS1_SHA256: bytes.fromhex("300d06092a864886f70d01010b0500"),
-    Scheme.RSA_PKCS1_SHA384: bytes.fromhex("300d06092a864886f70d01010c0500"),
-    Scheme.RSA_PKCS1_SHA512: bytes.fromhex("300d06092a864886f70d01010d0500"),
-    Scheme.RSA_PSS_SHA256: _pss("608648016503040201", 32),
-    Scheme.RSA_PSS_SHA384: _pss("608648016503040202", 48),
-    Scheme.RSA_PSS_SHA512: _pss("608648016503040203", 64),
-    # RFC 8410, section 3
-    Scheme.ED25519: bytes.fromhex("300506032b6570"),
-}
