@@ -26,4 +26,4 @@ class Limits:
     max_calls_per_caller: int = 1024
     """Calls of one caller that are under way."""
     max_connections_per_caller: int = 512
-    """Connections of one caller that are open."""
+    """Connections of one caller that are open; over the Unix socket half of all there at most."""

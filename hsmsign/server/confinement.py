@@ -15,8 +15,9 @@ _lib: Any = _front.lib
 
 
 def confine(readable: Iterable[Path], writable: Iterable[Path]) -> list[str]:
-    """For good: no core dumps, no tracing by others of the same uid, no new privileges, no other programs, no system
-    calls that a worker has no business with; and no file but those at or below these paths (others are left out).
+    """For good: no core dumps, no tracing by others of the same uid, no new privileges, no other programs or processes,
+    no system calls that a worker has no business with; no file but those at or below these paths (others are left out),
+    and no change of any file's mode, owner or attributes.
 
     In the calling thread and those that it starts later: call it first. Answers with what this kernel cannot do, in
     words. Raises HsmsignError.
@@ -32,7 +33,7 @@ def confine(readable: Iterable[Path], writable: Iterable[Path]) -> list[str]:
         missing.append("Landlock: the worker can read whatever its user can")
     elif status != _lib.HSM_OK:
         raise _failed("access to files could not be restricted")
-    status = _lib.hsm_filter_system_calls(_lib.HSM_REFUSE_EXEC)
+    status = _lib.hsm_filter_system_calls(_lib.HSM_REFUSE_EXEC | _lib.HSM_REFUSE_MODES)
     if status == _lib.HSM_E_UNSUPPORTED:
         missing.append("seccomp: system calls are not filtered")
     elif status != _lib.HSM_OK:

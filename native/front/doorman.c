@@ -136,13 +136,22 @@ static void bury(hsm_doorman *doorman, struct relay *relay)
     (void)atomic_fetch_sub(&doorman->connections, 1u);
 }
 
+/* Whenever it rings, whatever for: it would ring for ever, and the thread never sleep again. */
+static void answer_bell(hsm_doorman *doorman)
+{
+    uint64_t ignored;
+    (void)!read(doorman->wake_fd, &ignored, sizeof ignored);
+}
+
 static void handle(hsm_doorman *doorman, const struct epoll_event *events, int count)
 {
     for (int i = 0; i < count; i++) {
         void *what = events[i].data.ptr;
         if (what == &doorman->listen_fd)
             accept_all(doorman);
-        else if (what != &doorman->wake_fd && !((struct relay_end *)what)->relay->dead)
+        else if (what == &doorman->wake_fd)
+            answer_bell(doorman);
+        else if (!((struct relay_end *)what)->relay->dead)
             hsm_relay_event(doorman->epoll_fd, what, events[i].events);
     }
     /* only now: both ends of a relay may stand in one list of events */
@@ -171,8 +180,6 @@ static void *run(void *argument)
         if (door_open && atomic_load(&doorman->door_closed)) {
             door_open = 0;
             (void)epoll_ctl(doorman->epoll_fd, EPOLL_CTL_DEL, doorman->listen_fd, NULL);
-            uint64_t ignored;
-            (void)!read(doorman->wake_fd, &ignored, sizeof ignored);
         }
         if (count > 0)
             handle(doorman, events, count);

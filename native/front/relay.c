@@ -52,6 +52,12 @@ void hsm_relay_free(struct relay *relay)
     free(relay);
 }
 
+/* The other process has closed the socket: what it sent can still be read, what it is sent goes nowhere. */
+static int is_gone(int error)
+{
+    return error == EPIPE || error == ECONNRESET;
+}
+
 /* Reads once, as much as there is room for. 0 when the relay is over. */
 static int take_in(struct relay_end *end)
 {
@@ -61,29 +67,32 @@ static int take_in(struct relay_end *end)
     const ssize_t got = recv(end->fd, end->buffer + used, HSM_RELAY_BUFFER - used, MSG_DONTWAIT);
     if (got > 0)
         end->length += (size_t)got;
-    else if (got == 0)
+    else if (got == 0 || is_gone(errno)) /* the error comes after the last byte: it left some of ours unread */
         end->ended = 1;
     else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
         return 0;
     return 1;
 }
 
-/* Writes to the other side what was read from this one. 0 when the relay is over. */
+/* Writes to the other side what was read from this one; what it no longer takes is dropped, for it may have left
+ * something itself, which still goes the other way. 0 when the relay is over. */
 static int hand_on(struct relay_end *end)
 {
     struct relay_end *to = other(end);
-    while (end->length > 0) {
+    while (end->length > 0 && !to->hung) {
         const ssize_t sent = send(to->fd, end->buffer + end->start, end->length, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent >= 0) {
             end->start += (size_t)sent;
             end->length -= (size_t)sent;
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             return 1;
+        } else if (is_gone(errno)) {
+            break;
         } else if (errno != EINTR) {
             return 0;
         }
     }
-    end->start = 0;
+    end->start = end->length = 0;
     if (end->ended && !end->ended_told) {
         end->ended_told = 1;
         (void)shutdown(to->fd, SHUT_WR); /* it may be gone already: then its own end shows it */
@@ -118,14 +127,15 @@ static int drain_hung(struct relay_end *end)
 void hsm_relay_event(int epoll_fd, struct relay_end *end, uint32_t events)
 {
     struct relay_end *peer = other(end);
-    int alive = (events & (uint32_t)EPOLLERR) == 0;
-    if (alive && (events & (uint32_t)EPOLLHUP) && !end->hung) {
+    int alive = 1;
+    if ((events & (uint32_t)(EPOLLHUP | EPOLLERR)) && !end->hung) { /* an error: it left some of our bytes unread */
         end->hung = 1; /* epoll would report it for ever */
         alive = epoll_ctl(epoll_fd, EPOLL_CTL_DEL, end->fd, NULL) == 0;
     }
+    alive = alive && !(end->hung && peer->hung); /* nobody is left to hand anything to */
     if (alive && (events & (uint32_t)EPOLLIN) && !end->hung)
         alive = take_in(end) && hand_on(end);
-    if (alive && (events & (uint32_t)EPOLLOUT) && !end->hung)
+    if (alive && ((events & (uint32_t)EPOLLOUT) || end->hung))
         alive = hand_on(peer);
     if (alive && end->hung)
         alive = drain_hung(end);

@@ -1,4 +1,5 @@
 /* The doorman, between real Unix sockets. */
+#include <errno.h>
 #include <poll.h>
 #include <stddef.h>
 #include <string.h>
@@ -157,27 +158,129 @@ static void bytes_go_both_ways_and_a_half_close_is_handed_on(void)
     tear_down();
 }
 
+static const struct timespec moment = {0, 1000000};
+
+/* Sends until all buffers on the way are full. */
+static size_t fill(int from)
+{
+    static uint8_t bytes[150000];
+    size_t sent = 0;
+    memset(bytes, 7, sizeof bytes);
+    for (int turn = 0; turn < 400 && sent < (4u << 20); turn++) {
+        const ssize_t n = send(from, bytes, sizeof bytes, MSG_DONTWAIT);
+        sent += n > 0 ? (size_t)n : 0;
+        (void)nanosleep(&moment, NULL);
+    }
+    return sent;
+}
+
+/* Reads to the end, of which it may be told by an error; and says something after each read, if it `talks`. */
+static size_t read_all(int fd, int talks)
+{
+    uint8_t bytes[4096];
+    size_t got = 0;
+    ssize_t n;
+    while ((n = recv(fd, bytes, sizeof bytes, 0)) > 0) {
+        got += (size_t)n;
+        if (talks)
+            (void)send(fd, "window", 6, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    CHECK(n == 0 || errno == ECONNRESET);
+    return got;
+}
+
+static void wait_until_nobody_is_connected(void)
+{
+    while (hsm_doorman_connections(doorman) > 0)
+        (void)nanosleep(&moment, NULL);
+}
+
 static void what_a_side_sent_before_it_went_arrives_whole(void)
 {
     set_up(10);
     const int caller = call();
     const int callee = accept(inner_listen, NULL, NULL);
-    static uint8_t bytes[150000];
-    memset(bytes, 7, sizeof bytes);
-    size_t sent = 0;
-    for (int turn = 0; turn < 400 && sent < (4u << 20); turn++) { /* until all buffers on the way are full */
-        const ssize_t n = send(callee, bytes, sizeof bytes, MSG_DONTWAIT);
-        const struct timespec moment = {0, 1000000};
-        sent += n > 0 ? (size_t)n : 0;
-        (void)nanosleep(&moment, NULL);
-    }
+    const size_t sent = fill(callee);
     (void)close(callee);
-    size_t got = 0;
-    ssize_t n;
-    while ((n = recv(caller, bytes, 4096, 0)) > 0)
-        got += (size_t)n;
-    CHECK(n == 0 && got == sent);
+    CHECK(read_all(caller, 0) == sent);
     (void)close(caller);
+    tear_down();
+}
+
+static void it_arrives_whole_though_the_other_side_still_speaks(void)
+{
+    set_up(10);
+    const int caller = call();
+    const int callee = accept(inner_listen, NULL, NULL);
+    const size_t sent = fill(callee);
+    (void)close(callee);
+    CHECK(read_all(caller, 1) == sent);
+    (void)close(caller);
+    wait_until_nobody_is_connected();
+    tear_down();
+}
+
+static void it_arrives_whole_though_that_side_left_bytes_unread(void)
+{
+    for (int talks = 0; talks < 2; talks++) {
+        set_up(10);
+        const int caller = call();
+        const int callee = accept(inner_listen, NULL, NULL);
+        struct pollfd unread = {callee, POLLIN, 0};
+        CHECK(send(caller, "unread", 6, 0) == 6 && poll(&unread, 1, 20000) == 1);
+        const size_t sent = fill(callee);
+        (void)close(callee);
+        CHECK(read_all(caller, talks) == sent);
+        (void)close(caller);
+        wait_until_nobody_is_connected();
+        tear_down();
+    }
+}
+
+static void a_short_answer_arrives_though_bytes_were_left_unread(void)
+{
+    set_up(100);
+    for (int turn = 0; turn < 50; turn++) {
+        const int caller = call();
+        const int callee = accept(inner_listen, NULL, NULL);
+        struct pollfd unread = {callee, POLLIN, 0};
+        CHECK(send(caller, "unread", 6, 0) == 6 && poll(&unread, 1, 20000) == 1);
+        CHECK(send(callee, "answer", 6, 0) == 6);
+        (void)close(callee);
+        CHECK(read_all(caller, 0) == 6);
+        (void)close(caller);
+    }
+    wait_until_nobody_is_connected();
+    tear_down();
+}
+
+static void what_a_caller_asked_for_arrives_though_it_left_the_answer_unread(void)
+{
+    set_up(10);
+    const int caller = call();
+    const int callee = accept(inner_listen, NULL, NULL);
+    struct pollfd unread = {caller, POLLIN, 0};
+    CHECK(send(callee, "unread", 6, 0) == 6 && poll(&unread, 1, 20000) == 1);
+    const size_t sent = fill(caller);
+    (void)close(caller);
+    CHECK(read_all(callee, 1) == sent);
+    (void)close(callee);
+    wait_until_nobody_is_connected();
+    tear_down();
+}
+
+static void who_is_gone_on_both_sides_is_forgotten(void)
+{
+    set_up(10);
+    for (int first = 0; first < 2; first++) {
+        const int caller = call();
+        const int callee = accept(inner_listen, NULL, NULL);
+        (void)fill(caller);
+        (void)fill(callee);
+        (void)close(first == 0 ? caller : callee);
+        (void)close(first == 0 ? callee : caller);
+        wait_until_nobody_is_connected();
+    }
     tear_down();
 }
 
@@ -229,7 +332,6 @@ static void one_user_leaves_room_for_others(void)
     }
     (void)close(callers[0]); /* who leaves makes room */
     CHECK(recv(callees[0], &byte, 1, 0) == 0);
-    const struct timespec moment = {0, 1000000};
     while (hsm_doorman_connections(doorman) > 1)
         (void)nanosleep(&moment, NULL);
     const int again = call();
@@ -259,6 +361,32 @@ static void a_closed_door_keeps_what_is_open(void)
     tear_down();
 }
 
+static double processor_seconds(void)
+{
+    struct timespec now;
+    CHECK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now) == 0);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* Rung when the door is closed already, as when another event was faster than the bell. */
+static void a_bell_that_rings_late_does_not_ring_for_ever(void)
+{
+    set_up(10);
+    const int caller = call();
+    const int callee = accept(inner_listen, NULL, NULL);
+    hsm_doorman_close_door(doorman);
+    carry(caller, callee, 1000);
+    hsm_doorman_close_door(doorman);
+    carry(callee, caller, 1000);
+    const double before = processor_seconds();
+    const struct timespec a_while = {0, 400000000};
+    (void)nanosleep(&a_while, NULL);
+    CHECK(processor_seconds() - before < 0.2); /* of the processor: a thread that sleeps takes none, on any machine */
+    (void)close(caller);
+    (void)close(callee);
+    tear_down();
+}
+
 int main(void)
 {
     int passed = 0;
@@ -266,9 +394,15 @@ int main(void)
     RUN(addresses_taken_beforehand_keep_nobody_out);
     RUN(bytes_go_both_ways_and_a_half_close_is_handed_on);
     RUN(what_a_side_sent_before_it_went_arrives_whole);
+    RUN(it_arrives_whole_though_the_other_side_still_speaks);
+    RUN(it_arrives_whole_though_that_side_left_bytes_unread);
+    RUN(a_short_answer_arrives_though_bytes_were_left_unread);
+    RUN(what_a_caller_asked_for_arrives_though_it_left_the_answer_unread);
+    RUN(who_is_gone_on_both_sides_is_forgotten);
     RUN(too_many_are_turned_away);
     RUN(one_user_leaves_room_for_others);
     RUN(a_closed_door_keeps_what_is_open);
+    RUN(a_bell_that_rings_late_does_not_ring_for_ever);
     (void)printf("%d passed, 0 failed\n", passed);
     return 0;
 }
