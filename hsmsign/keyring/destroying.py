@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 
@@ -13,9 +14,13 @@ from hsmsign.keyring.desk import Desk, load, no_key, now
 from hsmsign.keyring.values import AdoptedObject, Key, version_name
 from hsmsign.model.caller import Caller
 from hsmsign.model.dual_control import ApprovalState, Operation
-from hsmsign.model.errors import AdoptedKeyError, HsmsignError, InvalidArgumentError
+from hsmsign.model.errors import AdoptedKeyError, DeviceUnavailableError, HsmsignError, InvalidArgumentError
 from hsmsign.store import ApprovalRow, VersionRow, VersionState, queries
 from hsmsign.store.rows import GONE
+
+_PATIENCE = 5.0
+"""Seconds for a device to let go of an object. The key's lock is held meanwhile, and one that is being brought back
+may never be: mending does the rest when it is."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,21 +56,43 @@ async def finish(desk: Desk, home: str, row: VersionRow, only: str = "") -> bool
     """Let each device, or `only` that one, destroy its object (unless it stays), and say so of the version when none
     is left: the answer. `home` is the backend on which it was made.
 
-    One device that is away does not keep the others; its error is raised after they are done."""
-    errors: list[HsmsignError] = []
+    One device that is away does not keep the others; its error is raised after they are done, and
+    DeviceUnavailableError where it does not answer within `_PATIENCE`."""
+    places = [*((one.backend, one.locator) for one in row.replicas), (home, row.locator)]
+    chosen = [(backend, locator) for backend, locator in places if only in ("", backend)]
+    objects = [None if row.keep_object else locator for _, locator in chosen]
+    work = [_let_go(desk, backend, locator) for (backend, _), locator in zip(chosen, objects, strict=True)]
+    outcomes = await asyncio.gather(*work, return_exceptions=True)
+    errors = [outcome for outcome in outcomes if outcome is not None]
     done = False
-    for backend, locator in [*((one.backend, one.locator) for one in row.replicas), (home, row.locator)]:
-        if only not in ("", backend):
+    for (backend, _), outcome in zip(chosen, outcomes, strict=True):
+        if outcome is not None:
             continue
         try:
-            if locator and not row.keep_object:
-                await desk.device(backend).destroy(locator)
             done = await desk.store.write(functools.partial(_gone, row=row, home=home, backend=backend))
         except HsmsignError as error:
             errors.append(error)
     if errors:
         raise errors[0]
     return done
+
+
+async def _let_go(desk: Desk, backend: str, locator: bytes | None) -> None:
+    """Have one device destroy its object, where there is one that is to go."""
+    if not locator:
+        return
+    device = desk.device(backend)
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await device.destroy(locator)
+    except TimeoutError as late:
+        raise DeviceUnavailableError(
+            f"backend {backend!r} did not destroy its object within {_PATIENCE:g} seconds",
+            hint="nothing signs with it any more, and it is destroyed when the device is ready again; to hear of that,"
+            " send the same request again",
+            metadata={"backend": backend},
+            retry_after=1.0,
+        ) from late
 
 
 def _gone(connection: Connection, row: VersionRow, home: str, backend: str) -> bool:

@@ -6,6 +6,7 @@ token has a private key that signs so that the version's public key verifies it.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from hsmsign.model.device import DeviceKey
 from hsmsign.model.dual_control import ApprovalState, Operation
 from hsmsign.model.errors import (
     DeviceError,
+    DeviceUnavailableError,
     FailedPreconditionError,
     InvalidArgumentError,
     ObjectAmbiguousError,
@@ -36,11 +38,13 @@ from hsmsign.model.errors import (
 )
 from hsmsign.model.names import VersionName
 from hsmsign.model.verification import is_good
-from hsmsign.store import ApprovalRow, ReplicaRow, VersionRow, queries
+from hsmsign.store import ApprovalRow, ReplicaRow, VersionRow, VersionState, queries
 from hsmsign.store.rows import GONE
 
 _PREFIX = b"hsmsign replica\x00"
 """Before what a replica signs to prove itself: it stands for nothing else."""
+_PATIENCE = 10.0
+"""Seconds for a token to be found to hold a key. The key's lock is held meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,8 @@ async def add(desk: Desk, wanted: Replica) -> tuple[Key, VersionRow]:
     """Let a token sign for a version, too. What is entered already stays so: a repeat is no error.
 
     Raises ObjectNotFoundError, ObjectAmbiguousError, DeviceError where it is not the same key, KeyExistsError where
-    the object has a name of its own, FailedPreconditionError for a token that protects keys otherwise.
+    the object has a name of its own, FailedPreconditionError for a token that protects keys otherwise, and
+    DeviceUnavailableError for one that does not answer: it is not waited for.
     """
     key, row = await desk.store.read(lambda connection: _version(connection, wanted))
     if _known(key, row, wanted.backend):
@@ -71,8 +76,14 @@ async def add(desk: Desk, wanted: Replica) -> tuple[Key, VersionRow]:
             f" {row.protection.name}",
             hint="a replica must be protected as the key itself is",
         )
-    found = await _find(device, row, wanted)
-    await _prove(device, found, key.row.algorithm, row)
+    if not device.answering():
+        raise _away(device, "does not answer")
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            found = await _find(device, row, wanted)
+            await _prove(device, found, key.row.algorithm, row)
+    except TimeoutError as late:
+        raise _away(device, f"did not show within {_PATIENCE:g} seconds that it holds {wanted.version}") from late
     changed = await desk.store.write(lambda connection: _enter(connection, wanted, found))
     desk.cache.forget(key.row.id)
     return changed
@@ -105,6 +116,15 @@ def _known(key: Key, row: VersionRow, backend: str) -> bool:
             f"{version_name(row.key, row.number)} was made on backend {backend!r} itself", hint="name another backend"
         )
     return any(one.backend == backend for one in row.replicas)
+
+
+def _away(device: Device, what: str) -> DeviceUnavailableError:
+    return DeviceUnavailableError(
+        f"the device of backend {device.name!r} {what}",
+        hint="look at it: hsmsign backend list; send the same request again when it is ready",
+        metadata={"backend": device.name},
+        retry_after=1.0,
+    )
 
 
 async def _find(device: Device, row: VersionRow, wanted: Replica) -> DeviceKey:
@@ -189,6 +209,10 @@ def _remove(connection: Connection, wanted: Replica) -> tuple[Key, VersionRow] |
             return spent
         approval = approving.name_of(spent)
     queries.remove_replica(connection, one)
-    queries.touch_key(connection, row.key, now())
+    at = now()
+    if row.state is VersionState.DESTROYING and row.holds is None and len(row.replicas) == 1:
+        # it was the last that the version waited for
+        queries.save_version(connection, dataclasses.replace(row, state=VersionState.DESTROYED, destroyed=at))
+    queries.touch_key(connection, row.key, at)
     key, row = _version(connection, wanted)
     return dataclasses.replace(key, approval=approval), row

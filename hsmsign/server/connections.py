@@ -65,9 +65,11 @@ class Connections:
         now = self._clock()
         if now - self._looked.get(caller, -_LOOK_EVERY) < _LOOK_EVERY:
             return peers
-        self._looked[caller] = now
         self._keep(caller, self._established())
-        return self._peers.get(caller, set())
+        left = self._peers.get(caller, set())
+        if len(left) >= self._most:  # only then was it in vain: callers that come and go are not refused
+            self._looked[caller] = now
+        return left
 
     def _forget(self) -> None:
         there = self._established()

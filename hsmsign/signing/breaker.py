@@ -40,11 +40,11 @@ class Breaker:
         """Whether an order would be refused now."""
         return self.broken_off and self._clock() < self._opens_at
 
-    def check(self) -> None:
-        """Let an order through. Raises DeviceUnavailableError where the device is broken off and it is not time to
-        try."""
+    def check(self) -> bool:
+        """Let an order through: whether it is one that tries a device that is broken off. Raises
+        DeviceUnavailableError where it is not time to try."""
         if self._failed < TRIPS_AT:
-            return
+            return False
         now = self._clock()
         if now < self._opens_at:
             raise DeviceUnavailableError(
@@ -54,6 +54,12 @@ class Breaker:
                 retry_after=self._opens_at - now,
             )
         self._opens_at = now + _PROBE  # this one tries; the others wait for what becomes of it
+        return True
+
+    def unheard(self) -> None:
+        """Nothing will become of an order: it went elsewhere, or its caller did. Another tries after the pause."""
+        if self.broken_off:
+            self._opens_at = min(self._opens_at, self._clock() + self._pause)
 
     def heard(self, outcome: SignOutcome) -> None:
         """What became of an order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,12 @@ from hsmsign.signing.values import GroupFailure
 
 _FINAL = frozenset({JobStatus.OK, JobStatus.DEADLINE, JobStatus.CANCELLED, JobStatus.BAD_INPUT})
 """What another token would answer, too."""
+_FIRST_LOOK, _LOOK_EVERY = 0.05, 0.25
+"""Seconds between two looks for another token, while an order waits for one because no other was able: at first, and
+at the longest."""
+_PATIENCE = 1.0
+"""Seconds after which such an order leaves a token that is there but does not get done, for one that would begin at
+once. Twice as many each time: tokens that are all that slow must get done, too."""
 
 
 @dataclass(slots=True)
@@ -54,12 +61,46 @@ class _Parts:
         self._failures.update({self.wanted[one.index]: one.error for one in signed.failures})
         self.wanted = [self.wanted[index] for index in again]
 
+    def missed(self, error: HsmsignError) -> None:
+        """A device was not even asked. That a backend is not there any more is said where nothing else is wrong: who
+        hears of something else may try again."""
+        if self.error is None or not isinstance(error, BackendNotFoundError):
+            self.error = error
+
     def result(self) -> Signed:
         """All of it. Raises `error` where no device was ever asked."""
         if not self._heard and self.error is not None:
             raise self.error
         failures = [GroupFailure(index, error) for index, error in sorted(self._failures.items())]
         return Signed(self._signatures, failures)
+
+
+class _Tour:
+    """Which places an order still goes to."""
+
+    def __init__(self, places: list[Place]) -> None:
+        self.left = places
+        self.silent: list[Place] = []
+        """Did not answer; they are asked again where nobody else is left."""
+        self.away: list[Place] = []
+        """Could not be expected to sign when they were asked, and did not; they are asked again when they can be."""
+        self.patience = 1
+
+    def others(self) -> list[Place]:
+        """All that may be asked beside the one that is."""
+        return [*self.left, *self.silent, *self.away]
+
+    def failed(self, place: Place, *, able: bool) -> None:
+        """It was asked for nothing; was it able when it was?"""
+        if not able:
+            self.away.append(place)
+
+    def turn(self, back: list[Place]) -> None:
+        """The next round: with those that are back; without any other, with those that did not answer."""
+        self.left += back
+        self.away = [one for one in self.away if one not in back]
+        if not self.left:
+            self.left, self.silent = self.silent, []
 
 
 class Places:
@@ -93,27 +134,53 @@ class Places:
     async def _anywhere(self, key: ResolvedKey, order: SignOrder) -> Signed:
         """Ask one token after the other for what is not signed yet."""
         parts = _Parts(order.inputs)
-        left = [Place(key.device, order.locator), *key.replicas]
-        silent: list[Place] = []
-        while left:
-            place = min(left, key=lambda one: self._rank(one, len(parts.wanted)))
-            left.remove(place)
-            waits = not any(self._able(one, len(parts.wanted)) for one in left)
+        tour = _Tour([Place(key.device, order.locator), *key.replicas])
+        while tour.left:
+            items = len(parts.wanted)
+            place = min(tour.left, key=lambda one: self._rank(one, len(parts.wanted)))
+            tour.left.remove(place)
+            able = self._able(place, items)
+            rest = replace(order, inputs=parts.inputs())
             try:
-                signed, again = await self._at(place, key, replace(order, inputs=parts.inputs()), waits=waits)
+                if any(self._able(one, items) for one in tour.left):
+                    signed, again = await self._at(place, key, rest, waits=False)
+                else:
+                    signed, again = await self._while_alone(place, tour, key, rest)
             except NotAnsweringError:
-                silent.append(place)
+                tour.silent.append(place)
             except (UnavailableError, QueueFullError, BackendNotFoundError) as error:
-                parts.error = error
+                parts.missed(error)
+                tour.failed(place, able=able)
             else:
                 parts.add(signed, again)
                 if not parts.wanted:
                     break
-            if not left:
-                left, silent = silent, []  # none answered: these may come back, and nobody else will
-            if left:
+                tour.failed(place, able=able)
+            tour.turn([one for one in tour.away if self._able(one, len(parts.wanted))])
+            if tour.left:
                 self.moved[place.device] += len(parts.wanted)
         return parts.result()
+
+    async def _while_alone(
+        self, place: Place, tour: _Tour, key: ResolvedKey, order: SignOrder
+    ) -> tuple[Signed, list[int]]:
+        """As `_at`, where no other device is able: it is waited for, unless it does not get done and another is back.
+        That is NotAnsweringError. Raises DeadlineError where none is in time."""
+        items, started, pause = len(order.inputs), time.monotonic(), _FIRST_LOOK
+        asked = asyncio.ensure_future(self._at(place, key, order, waits=True))
+        try:
+            while not (await asyncio.wait({asked}, timeout=pause))[0]:
+                pause = min(pause * 2, _LOOK_EVERY)
+                now, device = time.monotonic(), self._devices[place.device]
+                late = now - started > _PATIENCE * tour.patience
+                if (late or not device.answering()) and any(self._able(one, items) for one in tour.others()):
+                    tour.patience *= 2 if late else 1
+                    raise NotAnsweringError(f"the device of backend {place.device!r} does not get done")
+                if order.deadline and now > order.deadline + _LOOK_EVERY and not device.answering():
+                    raise DeadlineError("no device that holds the key came back in time", hint="give more time")
+            return asked.result()
+        finally:
+            asked.cancel()
 
     def _rank(self, place: Place, items: int) -> tuple[bool, int]:
         """The less the better: is it able, and how much waits there?"""
@@ -131,10 +198,15 @@ class Places:
         """What one device makes of an order, and which items of it another one may make."""
         device = self._device(place, key, len(order.inputs))
         breaker = self._breakers[place.device]
-        breaker.check()
+        tries = breaker.check()
         if place.locator != order.locator:
             order = replace(order, locator=place.locator)
-        outcome = await (device.sign(order) if waits else device.sign(order, waits=False))
+        try:
+            outcome = await (device.sign(order) if waits else device.sign(order, waits=False))
+        except (HsmsignError, asyncio.CancelledError):
+            if tries:
+                breaker.unheard()
+            raise
         breaker.heard(outcome)
         if not outcome.failures:
             return Signed(outcome.signatures), []

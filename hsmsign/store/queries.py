@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, delete, insert, or_, select, update
@@ -14,6 +15,9 @@ from hsmsign.model.dual_control import DualControl
 from hsmsign.model.purpose import Purpose
 from hsmsign.store.rows import KeyRow, ReplicaRow, RequestRow, VersionRow, VersionState
 from hsmsign.store.tables import keys, replicas, requests, versions
+
+_IN = 500
+"""Keys in one statement: SQLite may be built for 999 variables, PostgreSQL takes 65535."""
 
 
 def key(connection: Connection, id: str) -> KeyRow | None:
@@ -75,9 +79,12 @@ def page(
     found = [_key(row) for row in connection.execute(statement.order_by(keys.c.id).limit(size))]
     if not found:
         return []
-    ids = [row.id for row in found]
-    rows = _versions(connection, select(versions).join(keys, primary).where(keys.c.id.between(ids[0], ids[-1])))
-    primaries = {row.key: row for row in rows}
+    wanted = select(versions).join(keys, primary)
+    primaries = {
+        row.key: row
+        for ids in _chunks(row.id for row in found)
+        for row in _versions(connection, wanted.where(keys.c.id.in_(ids)))
+    }
     return [(row, primaries.get(row.id)) for row in found]
 
 
@@ -159,13 +166,19 @@ def _key(row: Row[Any]) -> KeyRow:
 def _versions(connection: Connection, statement: Select[Any]) -> list[VersionRow]:
     """The versions that a statement finds, with their replicas."""
     found = [_version(row) for row in connection.execute(statement)]
-    if not found:
-        return []
-    wanted = select(replicas).where(replicas.c.key.in_({row.key for row in found})).order_by(replicas.c.backend)
     of: dict[tuple[str, int], list[ReplicaRow]] = {}
-    for row in connection.execute(wanted):
-        of.setdefault((row.key, row.number), []).append(_replica(row))
+    for ids in _chunks(dict.fromkeys(row.key for row in found)):
+        wanted = select(replicas).where(replicas.c.key.in_(ids)).order_by(replicas.c.backend)
+        for row in connection.execute(wanted):
+            of.setdefault((row.key, row.number), []).append(_replica(row))
     return [dataclasses.replace(row, replicas=tuple(of.get((row.key, row.number), ()))) for row in found]
+
+
+def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
+    """As many at a time as a statement may name."""
+    left = iter(ids)
+    while chunk := list(itertools.islice(left, _IN)):
+        yield chunk
 
 
 def _replica(row: Row[Any]) -> ReplicaRow:

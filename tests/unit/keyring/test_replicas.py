@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 
-from hsmsign.keyring import AdoptedObject, Keyring
+from hsmsign.keyring import AdoptedObject, Keyring, destroying, replicas
 from hsmsign.keyring.values import Place
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.device import DeviceInfo, DeviceState, Protection
@@ -243,3 +245,134 @@ async def test_a_new_version_has_no_replicas(keyring: Keyring, device: FakeDevic
     await keyring.rotate(key)
     assert (await keyring.resolve(key)).replicas == ()
     assert (await keyring.resolve(f"{key}/versions/1")).replicas != ()
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+async def until(what: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not what():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+def heals(device: FakeDevice) -> None:
+    """It is being brought back, which never ends: what is asked of it waits, as with a device behind its wall."""
+    device.become(DeviceState.HEALING)
+    device.destroy = device.find = lambda _: never()  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("away", ["soft", "other"])
+async def test_a_destroy_that_waits_for_a_token_lets_go_of_the_key(
+    keyring: Keyring,
+    device: FakeDevice,
+    other: FakeDevice,
+    key: str,
+    away: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(destroying, "_PATIENCE", 0.05, raising=False)
+    copy(device, other)
+    await keyring.add_replica(key, "other")
+    await keyring.rotate(key)
+    absent, present = (device, other) if away == "soft" else (other, device)
+    doomed = device.things[0].locator
+    heals(absent)
+    destroyed = asyncio.create_task(keyring.destroy(f"{key}/versions/1"))
+    await until(lambda: "destroy" in present.calls)
+    async with asyncio.timeout(30):
+        await keyring.update(key, labels={"team": "web"})
+        await keyring.update_version(f"{key}/versions/2", VersionState.DISABLED)
+        with pytest.raises(DeviceUnavailableError, match=f"backend '{away}'") as error:
+            await destroyed
+        await keyring.close()
+    assert error.value.retry_after
+    assert doomed not in [one.locator for one in present.things]
+    version = (await keyring.get(key)).versions[0]
+    assert version.state is VersionState.DESTROYING
+    assert [one.backend for one in version.replicas] == (["other"] if away == "other" else [])
+    del absent.destroy
+    absent.become(DeviceState.READY)
+    assert await keyring.recover(away) == 1
+    assert (await keyring.get(key)).versions[0].state is VersionState.DESTROYED
+
+
+async def test_a_token_that_is_away_keeps_no_other_from_destroying_its_object_at_once(
+    keyring: Keyring, device: FakeDevice, other: FakeDevice, key: str
+) -> None:
+    copy(device, other)
+    await keyring.add_replica(key, "other")
+    back = asyncio.Event()
+    let_go = other.destroy
+
+    async def waiting(locator: bytes) -> bool:
+        await back.wait()
+        return await let_go(locator)
+
+    other.destroy = waiting  # type: ignore[method-assign]
+    destroyed = asyncio.create_task(keyring.destroy(key))
+    await until(lambda: not device.things)
+    assert len(other.things) == 1
+    back.set()
+    assert (await destroyed).versions[0].state is VersionState.DESTROYED
+
+
+async def test_a_token_that_does_not_answer_becomes_no_replica_and_nobody_waits_for_it(
+    keyring: Keyring, device: FakeDevice, other: FakeDevice, key: str
+) -> None:
+    copy(device, other)
+    heals(other)
+    async with asyncio.timeout(30):
+        with pytest.raises(DeviceUnavailableError, match="backend 'other' does not answer") as error:
+            await keyring.add_replica(key, "other")
+        await keyring.update(key, labels={"team": "web"})
+        await keyring.close()
+    assert error.value.retry_after
+
+
+async def test_a_token_that_goes_away_while_it_is_looked_at_becomes_no_replica(
+    keyring: Keyring, device: FakeDevice, other: FakeDevice, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "_PATIENCE", 0.05, raising=False)
+    copy(device, other)
+    other.find = lambda _: never()  # type: ignore[method-assign]
+    async with asyncio.timeout(30):
+        with pytest.raises(DeviceUnavailableError, match="backend 'other'"):
+            await keyring.add_replica(key, "other")
+        await keyring.update(key, labels={"team": "web"})
+    assert (await keyring.resolve(key)).replicas == ()
+
+
+async def test_a_version_that_is_on_its_way_out_is_destroyed_when_its_last_replica_is_taken_off(
+    keyring: Keyring, device: FakeDevice, other: FakeDevice, key: str
+) -> None:
+    copy(device, other)
+    await keyring.add_replica(key, "other")
+
+    def refuse(call: str) -> None:
+        raise DeviceUnavailableError("it never comes back")
+
+    other.before = refuse
+    with pytest.raises(DeviceUnavailableError):
+        await keyring.destroy(key)
+    _, version = await keyring.remove_replica(f"{key}/versions/1", "other")
+    assert version.state is VersionState.DESTROYED
+    assert version.destroyed
+    assert (await keyring.destroy(key)).versions == (version,)
+
+
+async def test_a_version_on_its_way_out_whose_own_object_is_still_there_stays_so_without_its_replica(
+    keyring: Keyring, device: FakeDevice, other: FakeDevice, key: str
+) -> None:
+    copy(device, other)
+    await keyring.add_replica(key, "other")
+
+    def refuse(call: str) -> None:
+        raise DeviceUnavailableError("it is away")
+
+    device.before = other.before = refuse
+    with pytest.raises(DeviceUnavailableError):
+        await keyring.destroy(key)
+    _, version = await keyring.remove_replica(f"{key}/versions/1", "other")
+    assert (version.state, version.destroyed) == (VersionState.DESTROYING, None)

@@ -75,6 +75,39 @@ def test_as_many_as_may_be_and_not_one_more(opened: Opened) -> None:
         limit.met("ann", opened.open())
 
 
+def test_a_caller_that_opens_and_shuts_many_within_a_second_is_not_refused(opened: Opened) -> None:
+    limit = Connections(3, clock=Clock())
+    for _ in range(20):
+        peer = opened.open()
+        limit.met("ann", peer)
+        opened.shut(peer)
+    for _ in range(3):
+        limit.met("ann", opened.open())
+    with pytest.raises(CallerLimitError):
+        limit.met("ann", opened.open())
+
+
+def test_the_kernel_is_asked_once_a_second_for_a_caller_that_has_too_many() -> None:
+    asked: list[int] = []
+
+    def established() -> set[str]:
+        asked.append(1)
+        return {f"10.0.0.1 {port}" for port in range(1, 4)}
+
+    clock = Clock()
+    limit = Connections(3, established, clock)
+    for port in range(1, 4):
+        limit.met("ann", f"ipv4:10.0.0.1:{port}")
+    for port in range(4, 24):
+        with pytest.raises(CallerLimitError):
+            limit.met("ann", f"ipv4:10.0.0.1:{port}")
+    assert len(asked) == 1
+    clock.now += 1
+    with pytest.raises(CallerLimitError):
+        limit.met("ann", "ipv4:10.0.0.1:99")
+    assert len(asked) == 2
+
+
 def test_connections_over_the_unix_socket_are_the_doormans_business() -> None:
     limit = Connections(1)
     for number in range(5):

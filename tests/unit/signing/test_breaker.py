@@ -89,3 +89,29 @@ def test_a_try_that_is_never_heard_of_is_not_waited_for_ever(breaker: Breaker, c
     breaker.check()
     clock.now += refused(breaker)
     breaker.check()
+
+
+def test_a_try_that_came_to_nothing_leaves_the_device_broken_off_no_longer_than_before(
+    breaker: Breaker, clock: Clock
+) -> None:
+    breaker.heard(failed())
+    clock.now += 1
+    breaker.check()
+    assert refused(breaker) > 1.0
+    breaker.unheard()
+    assert refused(breaker) == 1.0
+    clock.now += 1
+    breaker.check()
+    breaker.heard(failed(count=1))
+    assert refused(breaker) == 2.0
+
+
+def test_an_order_that_came_to_nothing_breaks_no_device_off_and_ends_no_pause(breaker: Breaker, clock: Clock) -> None:
+    breaker.unheard()
+    breaker.check()
+    breaker.heard(failed())
+    breaker.unheard()  # it went out before the others failed
+    assert refused(breaker) == 1.0
+    clock.now += 0.5
+    breaker.unheard()
+    assert refused(breaker) == 0.5
