@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 
@@ -82,6 +82,24 @@ class Hex(click.ParamType[bytes]):
             return bytes.fromhex(value)
         except ValueError:
             self.fail(f"{value!r} is not hexadecimal", param, ctx)
+
+
+class Length(click.ParamType[dt.timedelta]):
+    """How long: 90d, 12h, 5m, 30s, 1y (365 days)."""
+
+    name = "time"
+    _UNITS: ClassVar = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "y": 365 * 86_400}
+
+    def convert(
+        self, value: str | dt.timedelta, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dt.timedelta:
+        """From text."""
+        if isinstance(value, dt.timedelta):
+            return value
+        number, unit = value[:-1], value[-1:]
+        if unit not in self._UNITS or not number.isdecimal() or len(number) > 9:
+            self.fail(f"{value!r} is no length of time: say 90d, 12h, 5m, 30s or 1y", param, ctx)
+        return dt.timedelta(seconds=int(number) * self._UNITS[unit])
 
 
 READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)

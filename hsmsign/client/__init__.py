@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from hsmsign.client.authorities import AsyncAuthorities, Authorities
+from hsmsign.client.ca_values import (
+    AuthorityInfo,
+    AuthorityState,
+    AuthorityVersionInfo,
+    CertificateInfo,
+    CertificateState,
+    CrlInfo,
+    ProfileInfo,
+    TrustBundle,
+)
 from hsmsign.client.client import Client, connect
 from hsmsign.client.configuration import Endpoint, TlsFiles
 from hsmsign.client.remote import (
@@ -31,12 +42,21 @@ __all__ = [
     "AdoptedObject",
     "ApprovalDecision",
     "ApprovalInfo",
+    "AsyncAuthorities",
+    "Authorities",
+    "AuthorityInfo",
+    "AuthorityState",
+    "AuthorityVersionInfo",
     "BackendInfo",
+    "CertificateInfo",
+    "CertificateState",
     "Client",
+    "CrlInfo",
     "Endpoint",
     "Health",
     "KeyInfo",
     "LogCheckpoint",
+    "ProfileInfo",
     "PublicKeyInfo",
     "RemoteEd25519PrivateKey",
     "RemoteEllipticCurvePrivateKey",
@@ -46,6 +66,7 @@ __all__ = [
     "Signature",
     "SignedBatch",
     "TlsFiles",
+    "TrustBundle",
     "Verdict",
     "VersionInfo",
     "VersionState",

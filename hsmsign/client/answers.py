@@ -28,8 +28,8 @@ def key_info(key: keys_pb2.Key) -> values.KeyInfo:
         algorithm=_algorithm(key.algorithm),
         backend=key.backend,
         labels=dict(key.labels),
-        created=_time(key, "create_time"),
-        updated=_time(key, "update_time"),
+        created=time_of(key, "create_time"),
+        updated=time_of(key, "update_time"),
         primary_version=key.primary_version,
         versions=tuple(version_info(version) for version in key.versions),
         etag=key.etag,
@@ -45,8 +45,8 @@ def version_info(version: keys_pb2.KeyVersion) -> values.VersionInfo:
         state=_state(version.state),
         algorithm=_algorithm(version.algorithm),
         protection=_protection(version.protection_level),
-        created=_time(version, "create_time"),
-        destroyed=_time(version, "destroy_time"),
+        created=time_of(version, "create_time"),
+        destroyed=time_of(version, "destroy_time"),
         public_key=version.public_key,
         pkcs11_uri=version.pkcs11_uri,
         facts=_facts(version.facts),
@@ -107,7 +107,7 @@ def approval(one: approvals_pb2.Approval) -> values.ApprovalInfo:
             f"the daemon knows something about {one.name} that this client does not",
             hint="install the hsmsign version that the daemon has",
         )
-    decided = [values.ApprovalDecision(said.principal, said.granted, _time(said, "time")) for said in one.decisions]
+    decided = [values.ApprovalDecision(said.principal, said.granted, time_of(said, "time")) for said in one.decisions]
     return values.ApprovalInfo(
         name=one.name,
         key=one.key,
@@ -118,8 +118,8 @@ def approval(one: approvals_pb2.Approval) -> values.ApprovalInfo:
         required=one.required,
         state=_APPROVAL_STATES[one.state],
         decisions=tuple(decided),
-        created=_time(one, "create_time"),
-        expires=_time(one, "expire_time"),
+        created=time_of(one, "create_time"),
+        expires=time_of(one, "expire_time"),
     )
 
 
@@ -145,7 +145,8 @@ def _protection(number: int) -> Protection | None:
     return Protection(number) if number in (1, 2, 3) else None
 
 
-def _time(message: Message, name: str) -> dt.datetime | None:
+def time_of(message: Message, name: str) -> dt.datetime | None:
+    """A moment of the wire, or None where there is none."""
     if not message.HasField(name):
         return None
     stamp: timestamp_pb2.Timestamp = getattr(message, name)
@@ -153,7 +154,7 @@ def _time(message: Message, name: str) -> dt.datetime | None:
 
 
 def _replica(one: keys_pb2.Replica) -> values.ReplicaInfo:
-    return values.ReplicaInfo(one.backend, one.pkcs11_uri, _facts(one.facts), _time(one, "create_time"))
+    return values.ReplicaInfo(one.backend, one.pkcs11_uri, _facts(one.facts), time_of(one, "create_time"))
 
 
 def _facts(facts: keys_pb2.DeviceFacts) -> DeviceFacts:

@@ -11,8 +11,10 @@ from typing import Any, Self, TypeVar
 import grpc
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import load_der_public_key
+from google.protobuf.message import Message
 
 from hsmsign.client import configuration, messages, signatures, stream
+from hsmsign.client.authorities import AsyncAuthorities
 from hsmsign.client.channel import open_aio_channel
 from hsmsign.client.client import Progress
 from hsmsign.client.configuration import Endpoint, TlsFiles
@@ -37,7 +39,7 @@ from hsmsign.model.attestation import Challenge
 from hsmsign.model.dual_control import DualControl
 from hsmsign.model.errors import HsmsignError
 from hsmsign.model.purpose import Purpose, PurposeKind
-from hsmsign.v1 import signing_pb2
+from hsmsign.v1 import audit_pb2, signing_pb2
 
 T = TypeVar("T")
 
@@ -65,6 +67,8 @@ class AsyncClient:
         self.deadline = deadline
         self._channel = open_aio_channel(endpoint)
         self._methods: dict[str, Any] = {}
+        self.ca = AsyncAuthorities(self._call, self._receive)
+        """Certificate authorities, and what they issue."""
 
     async def close(self) -> None:
         """Let go of the connection; calls under way end with an error."""
@@ -351,11 +355,19 @@ class AsyncClient:
         self, *, last: int = 0, follow: bool = False, deadline: float | None = None
     ) -> AsyncIterator[tuple[int, bytes]]:
         """Index and record (JSON) of the `last` ones; with `follow`, of all that come, too."""
-        method: Any = self._channel.unary_stream(*messages.TAIL)
-        call = method(messages.tail_records(last, follow), timeout=deadline)
+        request = messages.tail_records(last, follow)
+        async for answer in self._receive(messages.TAIL, request, audit_pb2.TailRecordsResponse, deadline):
+            yield answer.index, answer.record
+
+    async def _receive(
+        self, path: str, request: Message, response: type[Message], deadline: float | None
+    ) -> AsyncIterator[Any]:
+        """What a call with many answers gives. No deadline by default."""
+        method: Any = self._channel.unary_stream(path, request.__class__.SerializeToString, response.FromString)
+        call = method(request, timeout=deadline)
         try:
             async for answer in call:
-                yield answer.index, answer.record
+                yield answer
         except grpc.aio.AioRpcError as error:
             raise from_call(error, self.endpoint) from None
         finally:

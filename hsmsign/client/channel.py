@@ -19,6 +19,18 @@ _RETRIED = {
     "KeyService": ("CreateKey", "GetKey", "ListKeys", "RotateKey", "GetPublicKey", "AddReplica"),
     "SigningService": ("Sign", "SignBatch", "Verify"),
     "BackendService": ("ListBackends",),
+    "CertificateAuthorityService": (
+        "GetAuthority",
+        "ListAuthorities",
+        "ListProfiles",
+        "IssueCertificate",
+        "BatchIssueCertificates",
+        "RevokeCertificate",
+        "GetCertificate",
+        "ListCertificates",
+        "GetOcspResponse",
+        "GetTrustBundle",
+    ),
 }
 _SERVICE_CONFIG = {
     "methodConfig": [

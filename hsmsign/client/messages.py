@@ -233,12 +233,7 @@ def prove_record(id: str) -> Call[bytes]:
     )
 
 
-TAIL: tuple[str, Any, Any] = (
-    "/hsmsign.v1.AuditService/TailRecords",
-    audit_pb2.TailRecordsRequest.SerializeToString,
-    audit_pb2.TailRecordsResponse.FromString,
-)
-"""TailRecords, for a channel."""
+TAIL = "/hsmsign.v1.AuditService/TailRecords"
 
 
 def tail_records(last: int, follow: bool) -> audit_pb2.TailRecordsRequest:

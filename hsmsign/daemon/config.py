@@ -14,6 +14,7 @@ from hsmsign.model.errors import ConfigurationError
 from hsmsign.model.hostwire import error_from_json, from_json
 from hsmsign.model.limits import Limits
 from hsmsign.model.tls import TlsPaths
+from hsmsign.pki.settings import PkiConfig
 from hsmsign.policy import RuleSet
 
 
@@ -24,6 +25,9 @@ class Config:
     listen: tuple[str, int] | None
     metrics: tuple[str, int] | None
     """Where metrics and health are told over HTTP."""
+    web: tuple[str, int] | None
+    """Where relying parties find CRLs, OCSP and the authorities' certificates."""
+    pki: PkiConfig | None
     unix_socket: Path | None
     unix_group: str
     tls: TlsPaths
@@ -56,6 +60,7 @@ class Config:
             limits=self.limits,
             drain_seconds=self.drain_seconds,
             tracing=self.tracing,
+            pki=self.pki,
             log_level=self.log_level,
             log_format=self.log_format,
         )

@@ -57,6 +57,7 @@ def initialise(plan: Plan) -> Done:
     backend = _tpm(plan, folder, note) if plan.kind == "tpm2" else _token(plan, folder, note)
     note("tls/: a bootstrap CA, a server certificate, a client certificate", _certificates(plan, folder))
     note("policy.toml: you may do everything, nobody else anything", _write_new(folder / "policy.toml", _policy_text()))
+    note("ca.toml: no authority yet, and no names for certificates", _write_new(folder / "ca.toml", _ca_text()))
     note("hsmsign.toml", _write_new(folder / "hsmsign.toml", _config_text(plan, backend)))
     note("client.toml", _write_new(folder / "client.toml", _client_text(plan, folder)))
     return Done(folder / "hsmsign.toml", folder / "client.toml", tuple(made), tuple(kept))
@@ -170,6 +171,10 @@ def _config_text(plan: Plan, backend: str) -> str:
 def _policy_text() -> str:
     text = Path(__file__).with_name("policy.toml.in").read_text(encoding="utf-8")
     return text.replace("@CLIENT@", bootstrap_tls.client_id()).replace("@UID@", f"unix:{os.getuid()}")
+
+
+def _ca_text() -> str:
+    return Path(__file__).with_name("ca.toml.in").read_text(encoding="utf-8")
 
 
 def _quoted(value: object) -> str:

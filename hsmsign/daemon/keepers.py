@@ -168,7 +168,8 @@ class WorkerKeeper:
         self._reserved: socket.socket | None = None
         self._unix: socket.socket | None = None
         self._metrics: socket.socket | None = None
-        self.metrics_endpoint = ""
+        self._web: socket.socket | None = None
+        self.metrics_endpoint = self.web_endpoint = ""
         self._stopping = False
 
     def listen(self, config: Config) -> None:
@@ -178,10 +179,9 @@ class WorkerKeeper:
             self._reserved, port = listeners.reserve_port(host, port)
             self.endpoint = _endpoint(host, port)
         if config.metrics is not None:
-            host, port = config.metrics
-            self._metrics, port = listeners.reserve_port(host, port)
-            self._metrics.listen()
-            self.metrics_endpoint = _endpoint(host, port)
+            self._metrics, self.metrics_endpoint = _listen(*config.metrics)
+        if config.web is not None:
+            self._web, self.web_endpoint = _listen(*config.web)
         if config.unix_socket is not None:
             self._unix = listeners.open_public_unix(config.unix_socket, config.unix_group)
 
@@ -229,7 +229,7 @@ class WorkerKeeper:
 
     def _spawn(self, config: WorkerConfig, environment: dict[str, str]) -> Child:
         message = {"config": to_json(replace(config, listen=self.endpoint))}
-        sockets = {"--unix-fd": self._unix, "--metrics-fd": self._metrics}
+        sockets = {"--unix-fd": self._unix, "--metrics-fd": self._metrics, "--web-fd": self._web}
         child = Child.start("worker", "hsmsign.daemon.worker", sockets, message, environment)
         log.info("worker started", pid=child.pid)
         return child
@@ -264,12 +264,19 @@ class WorkerKeeper:
 
     def close(self) -> None:
         """Let go of the sockets, and of the path in the file system."""
-        for reserved in (self._reserved, self._metrics):
+        for reserved in (self._reserved, self._metrics, self._web):
             if reserved is not None:
                 reserved.close()
         if self._unix is not None:
             Path(self._unix.getsockname()).unlink(missing_ok=True)
             self._unix.close()
+
+
+def _listen(host: str, port: int) -> tuple[socket.socket, str]:
+    """A port on which a worker answers HTTP, and its name."""
+    reserved, port = listeners.reserve_port(host, port)
+    reserved.listen()
+    return reserved, _endpoint(host, port)
 
 
 def _endpoint(host: str, port: int) -> str:

@@ -25,6 +25,7 @@ from hsmsign.model.errors import ConfigurationError
 from hsmsign.model.hostwire import error_to_json, to_json
 from hsmsign.model.limits import Limits
 from hsmsign.model.tls import TlsPaths
+from hsmsign.pki.settings import PkiConfig
 from hsmsign.policy import reading
 
 _SQLITE = "sqlite:///"
@@ -85,6 +86,8 @@ def _resolve(file: schema.File, base: Path) -> Config:
     return Config(
         listen=listen,
         metrics=_address(file.metrics.listen, "metrics.listen"),
+        web=_web(file),
+        pki=_pki(file, base),
         unix_socket=base / server.unix_socket if server.unix_socket else None,
         unix_group=server.unix_group,
         tls=_tls(server.tls, base),
@@ -112,6 +115,21 @@ def _address(text: str, key: str) -> tuple[str, int] | None:
     if int(port) > 65535:
         raise ConfigurationError(f"{key}: there is no port {port}", hint="at most 65535")
     return host.strip("[]"), int(port)
+
+
+def _pki(file: schema.File, base: Path) -> PkiConfig | None:
+    if not file.ca.file:
+        return None
+    from hsmsign.pki import reading as pki  # not small, and not everybody has a CA
+
+    return pki.read(base / file.ca.file)
+
+
+def _web(file: schema.File) -> tuple[str, int] | None:
+    """Where relying parties are answered."""
+    if file.web.listen and not file.ca.file:
+        raise ConfigurationError("web.listen is for a certificate authority, and there is none", hint="say ca.file")
+    return _address(file.web.listen, "web.listen")
 
 
 def _audit(file: schema.File, base: Path) -> AuditConfig:

@@ -69,6 +69,18 @@ class PolicyTable(Table):
     file: Path = Path("policy.toml")
 
 
+class CaTable(Table):
+    """[ca]"""
+
+    file: str = ""
+
+
+class WebTable(Table):
+    """[web]"""
+
+    listen: Address = ""
+
+
 class Daemon(Table):
     """[daemon]"""
 
@@ -195,6 +207,8 @@ class File(Table):
     daemon: Daemon = Daemon()
     audit: Audit = Audit()
     metrics: MetricsTable = MetricsTable()
+    ca: CaTable = CaTable()
+    web: WebTable = WebTable()
     tracing: TracingTable = TracingTable()
     log: Log = Log()
     backends: Annotated[dict[BackendName, AnyBackend], Field(min_length=1)]

@@ -1,6 +1,6 @@
 """The front worker: the process that callers talk to. No PIN, no vendor's library, no key.
 
-    python -m hsmsign.daemon.worker --control-fd N [--unix-fd M] [--metrics-fd K]
+    python -m hsmsign.daemon.worker --control-fd N [--unix-fd M] [--metrics-fd K] [--web-fd L]
 
 The first line of the control channel holds the configuration. SIGTERM means: finish what is under way,
 take nothing new, exit 0. The channel's end means that the supervisor is gone, and the worker goes too.
@@ -16,7 +16,9 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -37,7 +39,7 @@ from hsmsign.model.hostwire import from_json
 from hsmsign.policy import Policy
 from hsmsign.server.app import Application, build
 from hsmsign.server.confinement import confine
-from hsmsign.server.doorman import Doorman
+from hsmsign.server.doorman import Doorman, own_folder, raise_descriptors
 from hsmsign.server.identity import Identifier
 from hsmsign.server.revocation import NO_CRLS
 from hsmsign.server.tls_files import TlsFiles
@@ -49,6 +51,7 @@ from hsmsign.store import Store
 
 if TYPE_CHECKING:
     from hsmsign.daemon.worker_tracing import OpenTelemetry
+    from hsmsign.pki.office import Office
     from hsmsign.web.server import WebServer
 
 _BEAT = 1.0
@@ -57,16 +60,26 @@ _LOOK_EVERY = 1.0
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """What the supervisor has opened; None: it is not wanted."""
+
+    unix: socket.socket | None
+    metrics: socket.socket | None
+    web: socket.socket | None
+
+
 class Worker:
     """One worker's objects, from the store to the ports."""
 
-    def __init__(
-        self, config: WorkerConfig, control: ChildControl, unix: socket.socket | None, metrics: socket.socket | None
-    ) -> None:
+    def __init__(self, config: WorkerConfig, control: ChildControl, sockets: Sockets) -> None:
         self._config = config
         self._control = control
-        self._unix = unix
-        self._metrics = metrics
+        self._unix = sockets.unix
+        self._metrics = sockets.metrics
+        self._web = sockets.web
+        self._office: Office | None = None
+        self._webs: list[WebServer] = []
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._application: Application | None = None
@@ -83,26 +96,26 @@ class Worker:
         tls = TlsFiles(config.tls) if config.tls is not None and config.listen else None
         places = Places(devices, config.limits.max_in_flight)
         recorder, audit, checkpointer = self._open_audit(keyring, places, devices[config.default_backend])
-        audit, web = self._open_web(audit, recorder, devices, places)
+        audit = self._open_web(audit, recorder, devices, places)
         audit, tracing = self._open_tracing(audit)
         identify = Identifier(
             prefix,
             tls12=config.tls is not None and config.tls.tls12,
             crls=tls.crls if tls is not None else lambda: NO_CRLS,
         )
-        application = self._application = self._build(
-            keyring, Approvals(store), devices, places, audit, identify, tracing
-        )
+        application = self._application = self._build(store, keyring, devices, places, audit, identify, tracing)
         doorman = self._open_ports(application, prefix, tls)
         await application.server.start()
         application.set_serving(True)
         self._control.send("ready")
-        beside = self._begin_beside(tls, checkpointer, web)
+        beside = self._begin_beside(tls, checkpointer)
         await self._stop.wait()
         log.info("draining", seconds=config.drain_seconds)
         if doorman is not None:
             doorman.close_door()
         await application.stop(config.drain_seconds)
+        if self._office is not None:
+            await self._office.queue.close(config.drain_seconds)
         if checkpointer is not None:
             await checkpointer.make()
         if recorder is not None:
@@ -113,7 +126,7 @@ class Worker:
         await asyncio.to_thread(store.close)
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
-        if web is not None:
+        for web in self._webs:
             web.stop()
         for task in beside:
             task.cancel()
@@ -134,8 +147,8 @@ class Worker:
 
     def _build(
         self,
+        store: Store,
         keyring: Keyring,
-        approvals: Approvals,
         devices: Mapping[str, Device],
         places: Places,
         audit: Audit,
@@ -146,7 +159,9 @@ class Worker:
         config = self._config
         policy = Policy(config.policy)
         admission = Admission(config.policy.limits, config.limits.max_in_flight_per_caller)
+        approvals = Approvals(store)
         pipeline = SigningPipeline(keyring, places, config.limits, policy, admission, audit, approvals)
+        self._open_pki(store, keyring, pipeline)
         return build(
             keyring=keyring,
             pipeline=pipeline,
@@ -160,19 +175,29 @@ class Worker:
             approvals=approvals,
             tracing=tracing,
             audit_log=(config.audit.folder if config.audit_socket is not None else None, config.audit.key),
+            office=self._office,
         )
 
-    def _begin_beside(
-        self, tls: TlsFiles | None, checkpointer: Checkpointer | None, web: WebServer | None
-    ) -> list[asyncio.Task[None]]:
+    def _open_pki(self, store: Store, keyring: Keyring, pipeline: SigningPipeline) -> None:
+        """The certificate authority, where there is one, and its HTTP port."""
+        if self._config.pki is None:
+            return
+        from hsmsign.daemon import worker_pki  # not small, and not everybody has a CA
+
+        self._office = worker_pki.open_office(self._config.pki, store, keyring, pipeline, self._config.limits)
+        if self._web is not None:
+            self._webs.append(worker_pki.open_relying(self._web, self._office))
+
+    def _begin_beside(self, tls: TlsFiles | None, checkpointer: Checkpointer | None) -> list[asyncio.Task[None]]:
         """What goes on beside the calls, until it is cancelled."""
         work: list[Coroutine[Any, Any, None]] = [self._beat()]
         if tls is not None:
             work.append(_watch(tls))
         if checkpointer is not None:
             work.append(checkpointer.run(self._config.audit.checkpoint_seconds))
-        if web is not None:
-            work.append(web.run())
+        if self._office is not None:
+            work += [self._office.publisher.run(), self._office.responding.run()]
+        work += [web.run() for web in self._webs]
         tasks = [asyncio.get_running_loop().create_task(one) for one in work]
         for task in tasks:
             task.add_done_callback(_ended)
@@ -180,13 +205,13 @@ class Worker:
 
     def _open_web(
         self, audit: Audit, recorder: Recorder | None, devices: Mapping[str, Device], places: Places
-    ) -> tuple[Audit, WebServer | None]:
+    ) -> Audit:
         """Metrics and health over HTTP, where they are wanted; what is recorded is then counted, too."""
         if self._metrics is None:
-            return audit, None
+            return audit
         from hsmsign.daemon.worker_web import open_web  # not small, and not everybody wants it
 
-        return open_web(
+        audit, web = open_web(
             self._metrics,
             self._config,
             audit=audit,
@@ -196,6 +221,8 @@ class Worker:
             stopping=self._stop.is_set,
             places=places,
         )
+        self._webs.append(web)
+        return audit
 
     def _open_tracing(self, audit: Audit) -> tuple[Audit, OpenTelemetry | None]:
         """Traces, where they are wanted; what is recorded is then traced, too."""
@@ -241,10 +268,7 @@ class Worker:
             self._open_tcp(application, config.listen, tls)
         if self._unix is None or prefix is None:
             return None
-        folder = config.run_dir / "workers"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        folder.chmod(0o700)  # whoever gets in here can say that he is somebody else
-        inner = folder / f"{os.getpid()}.sock"
+        inner = _doors(config) / f"{os.getpid()}.sock"
         inner.unlink(missing_ok=True)
         application.server.add_insecure_port(f"unix:{inner}")
         return Doorman(self._unix, inner, prefix, config.max_unix_connections, config.limits.max_connections_per_caller)
@@ -294,6 +318,20 @@ def _ended(task: asyncio.Task[None]) -> None:
         log.error("a part of the worker failed; calls go on without it", error=repr(error))
 
 
+def _doors(config: WorkerConfig) -> Path:
+    """Where gRPC's private sockets are."""
+    return config.run_dir / "workers"
+
+
+def _give_up(config: WorkerConfig, *, door: bool) -> None:
+    """Take what is needed, and then give up what is not: for good. Raises HsmsignError."""
+    raise_descriptors()
+    if door:
+        own_folder(_doors(config))
+    for missing in confine(worker_files.readable(config), worker_files.writable(config)):
+        log.warning("this kernel lacks a protection", missing=missing)
+
+
 def _inherited(fd: int | None) -> socket.socket | None:
     if fd is None:
         return None
@@ -307,6 +345,7 @@ def main() -> int:
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--unix-fd", type=int)
     parser.add_argument("--metrics-fd", type=int)
+    parser.add_argument("--web-fd", type=int)
     arguments = parser.parse_args()
     control = ChildControl(arguments.control_fd)
     message = control.receive()
@@ -314,14 +353,13 @@ def main() -> int:
         return 0
     config: WorkerConfig = from_json(WorkerConfig, message["config"])
     logs.configure(config.log_level, config.log_format, "worker")
-    for missing in confine(worker_files.readable(config), worker_files.writable(config)):
-        log.warning("this kernel lacks a protection", missing=missing)
-    unix, metrics = (_inherited(fd) for fd in (arguments.unix_fd, arguments.metrics_fd))
 
     async def serve() -> int:
-        return await Worker(config, control, unix, metrics).run()
+        fds = arguments.unix_fd, arguments.metrics_fd, arguments.web_fd
+        return await Worker(config, control, Sockets(*map(_inherited, fds))).run()
 
     try:
+        _give_up(config, door=arguments.unix_fd is not None)
         return uvloop.run(serve())
     except HsmsignError as error:
         log.error("the worker cannot start", error=error.message, hint=error.hint)

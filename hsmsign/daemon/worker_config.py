@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hsmsign.model.limits import Limits
 from hsmsign.model.tls import TlsPaths
+from hsmsign.pki.settings import PkiConfig
 from hsmsign.policy import RuleSet
 
 
@@ -78,5 +79,7 @@ class WorkerConfig:
     mend: bool = True
     """Whether what an earlier crash left half made is mended; not while another worker is still making keys."""
     tracing: TracingConfig | None = None
+    pki: PkiConfig | None = None
+    """None: there is no certificate authority."""
     log_level: str = "info"
     log_format: str = "auto"

@@ -25,6 +25,8 @@ def readable(config: WorkerConfig) -> Iterator[Path]:
         yield from (path.parent for path in (tls.certificate, tls.key, tls.client_ca, tls.client_crl) if path)
     if config.tracing is not None and config.tracing.ca is not None:
         yield config.tracing.ca.parent
+    for issuer in config.pki.identity if config.pki is not None else ():
+        yield from (path.parent for path in (issuer.jwks_file, issuer.jwks_ca) if path)
     yield config.audit.folder  # to read: the auditor alone writes it
     if not config.store_url.startswith(_SQLITE):
         yield from _of_postgresql()

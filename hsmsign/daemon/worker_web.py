@@ -15,6 +15,7 @@ from hsmsign.devices.base import Device
 from hsmsign.model.device import DeviceState
 from hsmsign.model.errors import AuditUnavailableError
 from hsmsign.signing.places import Places
+from hsmsign.web import monitoring
 from hsmsign.web.metrics import Certificates, Devices, Metered, Metrics, Process
 from hsmsign.web.server import WebServer
 
@@ -52,7 +53,7 @@ def open_web(
     metrics.add(Devices(devices, places.broken_off, places.moved))
     metrics.add(Process(version("hsmsign"), active, waiting, note))
     metrics.add(Certificates(lambda: _certificates(config)))
-    return Metered(audit, metrics), WebServer(sock, metrics, failing)
+    return Metered(audit, metrics), WebServer(sock, monitoring.monitoring(metrics, failing), monitoring.CONNECTIONS)
 
 
 def _certificates(config: WorkerConfig) -> Iterator[tuple[str, x509.Certificate]]:

@@ -18,6 +18,8 @@ from cryptography import x509
 from hsmsign.purposes import subtrees
 
 _NOBODY = "invalid"
+_NOWHERE = f"nobody.{_NOBODY}"
+"""What is written: linters take no host of one label."""
 _EVERY_HOST = x509.DNSName("")
 _EVERY_ADDRESS = (x509.IPAddress(ipaddress.ip_network("0.0.0.0/0")), x509.IPAddress(ipaddress.ip_network("::/0")))
 _HOSTS, _ADDRESSES = x509.DNSName, x509.IPAddress
@@ -29,7 +31,7 @@ def within(trees: subtrees.Subtrees) -> x509.NameConstraints:
     kinds = {type(one) for one in trees}
     excluded: list[x509.GeneralName] = [] if _HOSTS in kinds else [_EVERY_HOST]
     excluded += [] if _ADDRESSES in kinds else _EVERY_ADDRESS
-    closed = [kind(_NOBODY) for kind in _WITH_HOSTS if kind not in kinds]
+    closed = [kind(_NOWHERE) for kind in _WITH_HOSTS if kind not in kinds]
     return x509.NameConstraints([*trees, *closed] or None, excluded or None)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection
 
@@ -26,6 +28,9 @@ from hsmsign.server.signing import SigningService
 from hsmsign.server.tracing import Tracing
 from hsmsign.signing import Limits, SigningPipeline
 from hsmsign.v1 import approvals_pb2, audit_pb2, backends_pb2, keys_pb2, signing_pb2
+
+if TYPE_CHECKING:
+    from hsmsign.pki.office import Office
 
 _LAST_WORDS = 1.0
 """Seconds for answers that are on their way out when the daemon stops."""
@@ -68,14 +73,15 @@ def build(
     audit: Audit,
     approvals: Approvals,
     audit_log: tuple[Path | None, str],
+    office: Office | None = None,
     tracing: Tracing | None = None,
 ) -> Application:
     """Put all services on a server. Needs a running event loop. `audit_log` is the log's folder (None: there is none),
-    and the id of the key that signs its checkpoints."""
+    and the id of the key that signs its checkpoints; `office` is the certificate authority, where there is one."""
     server = grpc.aio.server(options=_options(limits))
     guard = Guard(identify, limits, audit, tracing)
     rights = Rights(policy, keyring)
-    services = {
+    services: dict[ServiceDescriptor, object] = {
         keys_pb2.DESCRIPTOR.services_by_name["KeyService"]: KeyService(keyring, rights),
         signing_pb2.DESCRIPTOR.services_by_name["SigningService"]: SigningService(pipeline, limits),
         backends_pb2.DESCRIPTOR.services_by_name["BackendService"]: BackendService(
@@ -84,6 +90,12 @@ def build(
         approvals_pb2.DESCRIPTOR.services_by_name["ApprovalService"]: ApprovalService(approvals, rights),
         audit_pb2.DESCRIPTOR.services_by_name["AuditService"]: AuditService(*audit_log, keyring, rights),
     }
+    if office is not None:
+        from hsmsign.server.authorities import CertificateAuthorityService  # not small, and not everybody has a CA
+        from hsmsign.v1 import authorities_pb2
+
+        service = authorities_pb2.DESCRIPTOR.services_by_name["CertificateAuthorityService"]
+        services[service] = CertificateAuthorityService(office, keyring, rights)
     server.add_generic_rpc_handlers([guard.handlers(service, servicer) for service, servicer in services.items()])
     names = [service.full_name for service in services]
     health = HealthBoard(names, devices.values())
@@ -107,6 +119,8 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.http2.max_ping_strikes", 3),
         ("grpc.server_handshake_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # whoever calls nothing for so long connects anew at his next call: gRPC's clients do so by themselves
+        ("grpc.max_connection_idle_ms", 120_000),
         # and is asked by us, so that connections to machines that went away are closed
         ("grpc.keepalive_time_ms", 120_000),
         ("grpc.keepalive_timeout_ms", 20_000),

@@ -42,6 +42,11 @@ def publish(connection: Connection, row: CrlRow) -> None:
     connection.execute(insert(crls).values(dataclasses.asdict(row)))
 
 
+def drop(connection: Connection, authority: str, version: int, number: int) -> None:
+    """Take away the parts of one that will not be published."""
+    connection.execute(delete(crl_parts).where(_of(authority, version, number)))
+
+
 def clean(connection: Connection, authority: str, version: int, before: int) -> None:
     """Take away the parts of CRLs with numbers less than `before` that are not the newest of their kind."""
     kept = select(crls.c.number).where(crls.c.authority == authority, crls.c.version == version)

@@ -57,7 +57,8 @@ class AuthorityVersionRow:
     created: int
     """Microseconds since 1970."""
     request: bytes | None = None
-    """PKCS #10, DER, while an outside CA is to sign it."""
+    """While it has no certificate: the request for an outside CA (PKCS #10), or the TBSCertificate that is to be signed
+    by itself; DER."""
     certificate: bytes | None = None
     """DER."""
     chain: str = ""

@@ -108,6 +108,12 @@ Index(
     postgresql_where=certificates.c.revoked.is_not(None),
 )
 Index(
+    "certificates_revoked_lately",
+    certificates.c.revoked,
+    sqlite_where=certificates.c.revoked.is_not(None),
+    postgresql_where=certificates.c.revoked.is_not(None),
+)
+Index(
     "certificates_pending",
     certificates.c.fingerprint,
     sqlite_where=certificates.c.state == "PENDING",

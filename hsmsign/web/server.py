@@ -1,21 +1,13 @@
-"""The HTTP port: /metrics, /livez, /readyz. It is for the machine room, not for callers: keep it where they are not."""
+"""An HTTP port: what is on it is told by who makes the application."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-
-from hsmsign.web.metrics import CONTENT_TYPE, Metrics
-
-Checks = Callable[[], Mapping[str, str]]
-"""What is wrong, by what it is about; nothing where the daemon can do its work."""
 
 
 class _Server(uvicorn.Server):
@@ -28,17 +20,18 @@ class _Server(uvicorn.Server):
 class WebServer:
     """Serves on a socket that somebody else has opened. Belongs to one event loop."""
 
-    def __init__(self, sock: socket.socket, metrics: Metrics, ready: Checks) -> None:
+    def __init__(self, sock: socket.socket, application: Starlette, connections: int) -> None:
+        """`connections`: how many may be open at a time."""
         self._socket = sock
         self._server = _Server(
             uvicorn.Config(
-                _application(metrics, ready),
+                application,
                 log_config=None,
                 access_log=False,
                 lifespan="off",
                 http="h11",
                 server_header=False,
-                limit_concurrency=64,
+                limit_concurrency=connections,
                 timeout_keep_alive=5,
             )
         )
@@ -50,19 +43,3 @@ class WebServer:
     def stop(self) -> None:
         """Take no more requests."""
         self._server.should_exit = True
-
-
-def _application(metrics: Metrics, ready: Checks) -> Starlette:
-    async def live(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
-
-    async def readiness(_: Request) -> Response:
-        wrong = ready()
-        return JSONResponse(
-            {"status": "not ready", "failing": dict(wrong)} if wrong else {"status": "ok"}, 503 if wrong else 200
-        )
-
-    async def tell(_: Request) -> Response:
-        return Response(metrics.text(), headers={"content-type": CONTENT_TYPE})
-
-    return Starlette(routes=[Route("/livez", live), Route("/readyz", readiness), Route("/metrics", tell)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import sqlite3
 import subprocess
 import sys
@@ -15,13 +16,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from hsmsign.keyring.paging import PAGE_MAX
 from hsmsign.model.algorithms import KeyAlgorithm
-from hsmsign.model.device import Protection
+from hsmsign.model.device import DeviceFacts, Protection
 from hsmsign.model.dual_control import DualControl
 from hsmsign.model.errors import ConfigurationError, StoreFullError, StoreUnavailableError
 from hsmsign.model.purpose import Purpose
 from hsmsign.store import KeyRow, Store, VersionRow, VersionState, migrate, migrations, queries
-from hsmsign.store.rows import RequestRow
+from hsmsign.store.rows import ReplicaRow, RequestRow
 from hsmsign.store.tables import metadata
 from tests.support.rows import KEY, VERSION
 
@@ -248,6 +250,52 @@ async def test_the_event_loop_runs_while_the_database_is_waited_for(store: Store
     other.execute("ROLLBACK")
     other.close()
     await writing
+
+
+def few_variables(connection: sa.Connection) -> None:
+    """As small as the limit of any SQLite, and in the proportion of PostgreSQL's: statements with more are refused."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+
+
+def many(connection: sa.Connection, names: list[str], backend: str, state: VersionState) -> None:
+    for name in names:
+        queries.add_key(connection, dataclasses.replace(KEY, id=name, backend=backend))
+        row = dataclasses.replace(VERSION, key=name, state=state, holds=f"{backend}/{name}")
+        queries.add_version(connection, row)
+        queries.add_replica(
+            connection, ReplicaRow(name, 1, "other", b"\x01", DeviceFacts(), "pkcs11:id=%01", f"other/{name}", 5)
+        )
+
+
+async def test_a_page_of_a_few_keys_asks_nothing_of_the_many_between_them(store: Store) -> None:
+    await store.write(lambda c: many(c, [f"k{number:04}" for number in range(1200)], "soft", VersionState.ENABLED))
+    await store.write(lambda c: many(c, ["a", "z"], "hsm", VersionState.ENABLED))
+
+    def work(connection: sa.Connection) -> list[tuple[KeyRow, VersionRow | None]]:
+        few_variables(connection)
+        return queries.page(connection, "", 10, {}, "hsm")
+
+    found = await store.read(work)
+    assert [(key.id, version and len(version.replicas)) for key, version in found] == [("a", 1), ("z", 1)]
+
+
+async def test_the_largest_page_and_all_that_is_unfinished_are_read_however_few_variables_a_statement_may_have(
+    store: Store,
+) -> None:
+    names = [f"k{number:04}" for number in range(1200)]
+    await store.write(lambda c: many(c, names, "soft", VersionState.DESTROYING))
+
+    def work(connection: sa.Connection) -> tuple[list[tuple[KeyRow, VersionRow | None]], list[VersionRow]]:
+        few_variables(connection)
+        return queries.page(connection, "", PAGE_MAX + 1, {}, ""), queries.unfinished(connection, "other")
+
+    page, unfinished = await store.read(work)
+    assert [key.id for key, _ in page] == names[: PAGE_MAX + 1]
+    assert all(version is not None and version.key == key.id for key, version in page)
+    assert [row.key for row in unfinished] == names
+    assert all([one.backend for one in row.replicas] == ["other"] for row in unfinished)
 
 
 @pytest.fixture

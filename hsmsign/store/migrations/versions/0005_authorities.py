@@ -95,6 +95,7 @@ def _make_certificates() -> None:
     )
     op.create_index("certificates_by_creation", "certificates", ["created", "serial"])
     _make_partial("certificates_revoked", ["authority", "version", "shard", "serial"], "revoked IS NOT NULL")
+    _make_partial("certificates_revoked_lately", ["revoked"], "revoked IS NOT NULL")
     _make_partial("certificates_pending", ["fingerprint"], "state = 'PENDING'")
     op.create_table(
         "spent_tokens",

@@ -1,0 +1,67 @@
+"""Puts the certificate authority together, where one is configured."""
+
+from __future__ import annotations
+
+import socket
+
+from hsmsign.keyring import Keyring
+from hsmsign.model.limits import Limits
+from hsmsign.pki.authority import Urls
+from hsmsign.pki.catalogue import Catalogue
+from hsmsign.pki.crl_writing import CrlWriter
+from hsmsign.pki.directory import Directory
+from hsmsign.pki.hierarchy import Hierarchy
+from hsmsign.pki.identity.verifying import Identities
+from hsmsign.pki.issuing import Issuing
+from hsmsign.pki.office import Office
+from hsmsign.pki.publishing import Publisher
+from hsmsign.pki.queue import IssueQueue
+from hsmsign.pki.responders import Responders
+from hsmsign.pki.responding import Responding
+from hsmsign.pki.revoking import Revoking
+from hsmsign.pki.settings import PkiConfig
+from hsmsign.pki.signer import Signer
+from hsmsign.pki.trust import Trust
+from hsmsign.signing import SigningPipeline
+from hsmsign.store import Store
+from hsmsign.store.pki_rows import CertificateRow
+from hsmsign.web import relying
+from hsmsign.web.server import WebServer
+
+
+def open_office(config: PkiConfig, store: Store, keyring: Keyring, pipeline: SigningPipeline, limits: Limits) -> Office:
+    """Everything that the authority is made of, and nothing begun yet."""
+    urls = Urls(config.url)
+    directory = Directory(store)
+    catalogue = Catalogue(config.profiles)
+    signer = Signer(pipeline, limits)
+    queue = IssueQueue(store, signer)
+    issuing = Issuing(directory, catalogue, Identities(config.identity), queue, urls)
+    writer = CrlWriter(store, signer, urls)
+    publisher = Publisher(store, directory, writer, config.crl)
+    responders = Responders(store, keyring, directory, issuing, catalogue, config.ocsp)
+    responding = Responding(store, directory, responders, signer, config.ocsp)
+
+    def revoked(row: CertificateRow) -> None:
+        publisher.revoked(row)
+        responding.revoked(row)
+
+    return Office(
+        store,
+        urls,
+        directory,
+        catalogue,
+        queue,
+        issuing,
+        Hierarchy(store, keyring, directory, signer, issuing, urls, publisher.wake),
+        Revoking(store, revoked),
+        writer,
+        publisher,
+        responding,
+        Trust(store, directory),
+    )
+
+
+def open_relying(sock: socket.socket, office: Office) -> WebServer:
+    """The HTTP port for relying parties."""
+    return WebServer(sock, relying.relying(office), relying.CONNECTIONS)

@@ -1,0 +1,79 @@
+"""Which authorities there are. Kept in memory for a moment: another daemon may change them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from sqlalchemy import Connection
+
+from hsmsign.model.ca_names import AuthorityName
+from hsmsign.model.errors import AuthorityNotFoundError
+from hsmsign.pki.authority import Authority, Version
+from hsmsign.store import Store, authorities
+from hsmsign.store.pki_rows import AuthorityVersionRow
+
+_FRESH = 1.0
+"""Seconds for which what was read holds."""
+
+
+class Directory:
+    """The authorities of a store. Belongs to one event loop."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: Mapping[str, Authority] = {}
+        self._read_at = -_FRESH
+
+    def changed(self) -> None:
+        """Forget what was read."""
+        self._read_at = -_FRESH
+
+    async def everything(self) -> Mapping[str, Authority]:
+        """All of them, by their ids."""
+        if time.monotonic() - self._read_at >= _FRESH:
+            started = time.monotonic()
+            self._known = await self._store.read(self._read)
+            self._read_at = started
+        return self._known
+
+    async def authority(self, id: str) -> Authority:
+        """One of them. Raises AuthorityNotFoundError."""
+        found = (await self.everything()).get(id)
+        if found is None:
+            raise AuthorityNotFoundError(
+                f"there is no authority cas/{id} on this daemon", hint="see which there are: hsmsign ca list"
+            )
+        return found
+
+    async def version(self, name: AuthorityName) -> Version:
+        """A version; of an authority's name, the one that issues. Raises AuthorityNotFoundError,
+        AuthorityStateError."""
+        authority = await self.authority(name.id)
+        if name.number is None:
+            return authority.primary
+        found = next((one for one in authority.versions if one.row.number == name.number), None)
+        if found is None:
+            raise AuthorityNotFoundError(f"{authority.name} has no version {name.number}")
+        return found
+
+    async def versions(self) -> list[Version]:
+        """All versions of all of them that have a certificate."""
+        found = [version for authority in (await self.everything()).values() for version in authority.versions]
+        return [version for version in found if version.maybe_certificate is not None]
+
+    def _read(self, connection: Connection) -> Mapping[str, Authority]:
+        known = {(one.row.authority, one.row.number): one for one in self._all()}
+        return {
+            row.id: Authority(row, tuple(self._same(known, version) for version in versions))
+            for row, versions in authorities.everything(connection)
+        }
+
+    def _all(self) -> list[Version]:
+        return [version for authority in self._known.values() for version in authority.versions]
+
+    @staticmethod
+    def _same(known: Mapping[tuple[str, int], Version], row: AuthorityVersionRow) -> Version:
+        """The one that is there already, with what was read of it, where nothing changed."""
+        before = known.get((row.authority, row.number))
+        return before if before is not None and before.row == row else Version(row)
