@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench import failover, fairness, guards, loads, tpm
+from bench import authority, failover, fairness, guards, loads, tpm
 from bench.loads import Figures
 from bench.scene import Scene
 
@@ -101,9 +101,13 @@ def main() -> None:
     if arguments.only in "failover":
         print("\nfailover, one key on two tokens, four callers:")
         failover.report(rounds, seconds)
+    crls = []
+    if any(arguments.only in name for name in ("certificates", "OCSP", "CRL")):
+        print("\na certificate authority, the ratio to the bare device on all cores; the store is durable (SQLite):")
+        crls = authority.report(out.add, seconds, 10_000 if arguments.short else max(authority.SIZES))
     print(f"\nmemory of the idle daemon (PSS, all processes): {idle:.0f} MiB, after the run {after:.0f} MiB")
     with Path("bench/report.json").open("w", encoding="utf-8") as file:
-        json.dump({"idle_mib": idle, "rows": [asdict(row) for row in out.rows]}, file, indent=2)
+        json.dump({"idle_mib": idle, "rows": [asdict(row) for row in out.rows], "crls": crls}, file, indent=2)
 
 
 if __name__ == "__main__":

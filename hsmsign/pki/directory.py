@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 
@@ -24,18 +25,32 @@ class Directory:
         self._store = store
         self._known: Mapping[str, Authority] = {}
         self._read_at = -_FRESH
+        self._changes = 0
+        self._reading: asyncio.Task[None] | None = None
 
     def changed(self) -> None:
         """Forget what was read."""
+        self._changes += 1
         self._read_at = -_FRESH
 
     async def everything(self) -> Mapping[str, Authority]:
         """All of them, by their ids."""
         if time.monotonic() - self._read_at >= _FRESH:
-            started = time.monotonic()
-            self._known = await self._store.read(self._read)
-            self._read_at = started
+            if self._reading is None:
+                self._reading = asyncio.get_running_loop().create_task(self._read_anew())
+            await asyncio.shield(self._reading)
         return self._known
+
+    async def _read_anew(self) -> None:
+        """Once for all who ask meanwhile; what changes while it is read is read again."""
+        try:
+            changes = -1
+            while changes != self._changes:
+                changes, started = self._changes, time.monotonic()
+                self._known = await self._store.read(self._read)
+            self._read_at = started
+        finally:
+            self._reading = None
 
     async def authority(self, id: str) -> Authority:
         """One of them. Raises AuthorityNotFoundError."""

@@ -38,9 +38,8 @@ def make(request: Request, profile: Profile, found: Names, vouched: Vouched | No
     if vouched is not None:
         _add_vouched(asked, profile, found, vouched)
     added: Values = {}
-    ruled = {rule.attribute for rule in profile.subject}
     for attribute in asked:
-        if attribute not in ruled or profile.rule(attribute).word is SubjectWord.FORBIDDEN:
+        if profile.rule(attribute).word is SubjectWord.FORBIDDEN:
             word = attribute.value
             raise _wrong(profile, f"the subject has {word}", f"leave {word} out of the request's subject")
     for rule in profile.subject:

@@ -16,6 +16,7 @@ from hsmsign.model.errors import (
     CertificateNotFoundError,
     HsmsignError,
     InvalidArgumentError,
+    KeyNotFoundError,
     PermissionDeniedError,
 )
 from hsmsign.model.key_facts import KeyFacts
@@ -236,10 +237,10 @@ class CertificateAuthorityService:
         """Raise PermissionDeniedError where the caller may not, whether there is such an authority or not."""
         try:
             version = await self._office.directory.version(AuthorityName(name.id))
-            key = version.key
-        except (AuthorityNotFoundError, AuthorityStateError):
-            key = f"keys/{name.id}"
-        if not await self._rights.has(caller, action, key):
+            facts = await self._facts(version)
+        except (AuthorityNotFoundError, AuthorityStateError, KeyNotFoundError):
+            facts = await self._keyring.facts(str(KeyName(name.id)))
+        if not self._rights.allow(caller, action, facts):
             raise PermissionDeniedError(
                 f"{caller.name} may not {action.value} with cas/{name.id}",
                 hint="rights of an authority are those of its key; see: hsmsign policy check",
@@ -247,7 +248,15 @@ class CertificateAuthorityService:
             )
 
     async def _has(self, caller: Caller, action: Action, authority: Authority) -> bool:
-        return bool(authority.versions) and await self._rights.has(caller, action, authority.versions[-1].key)
+        return bool(authority.versions) and self._rights.allow(
+            caller, action, await self._facts(authority.versions[-1])
+        )
+
+    async def _facts(self, version: Version) -> KeyFacts:
+        """Of a version's key; from memory, as a rule."""
+        name = version.row.key_version
+        key = self._keyring.cached(name) or await self._keyring.resolve(name)
+        return key.facts
 
     async def _told(self, authority: Authority) -> pb.Authority:
         crls = [await self._office.crls(one.row.authority, one.row.number) for one in authority.versions]

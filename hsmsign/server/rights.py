@@ -27,6 +27,10 @@ class Rights:
         """Whether it has the right to do that; raises nothing."""
         return self._policy.decide(caller, action, await self._keyring.facts(name)).allowed
 
+    def allow(self, caller: Caller, action: Action, facts: KeyFacts) -> bool:
+        """The same for a key of which that is known."""
+        return self._policy.decide(caller, action, facts).allowed
+
     def to_make(self, caller: Caller, facts: KeyFacts, *, adopt: bool) -> None:
         """To make a key with this name and these labels; to adopt one, which may be any object of the token."""
         self._policy.require(caller, Action.CREATE, facts)

@@ -107,6 +107,12 @@ def test_a_table_with_a_built_in_name_changes_it_and_those_on_it() -> None:
     assert found["client"] == next(one for one in BUILT_IN if one.name == "client")
 
 
+def test_a_table_keeps_what_it_does_not_say_of_a_subject() -> None:
+    found = read("[profiles.web]\nbase = 'server'\nsubject.O = 'Example'")["web"]
+    assert found.rule(Attribute.CN).word is SubjectWord.FROM_NAMES
+    assert found.rule(Attribute.O).value == "Example"
+
+
 def test_a_short_lived_profile_says_nothing_of_revocation() -> None:
     found = read("[profiles.job]\nbase = 'client'\nshort_lived = true\nvalidity = { default = '1h', max = '1d' }")[
         "job"

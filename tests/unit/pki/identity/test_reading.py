@@ -130,6 +130,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a URI without scheme": ({"names": {"uri": ["example.org/{sub}"]}}, "a URI with a scheme and a host"),
     "a mail address without @": ({"names": {"email": ["{sub}.a"]}}, "a mail address"),
     "a long common name": ({"names": {"common_name": "a" * 65}}, "printable text of 1 to 64 characters"),
+    "a common name in two lines": ({"names": {"common_name": "a\n{sub}"}}, "printable text of 1 to 64 characters"),
     "a path that is none": ({"claims": {"x": "a..b"}}, "claims.x: 'a..b' is no path"),
     "a field's name": ({"claims": {"X": "a"}}, "identity.a.claims.X"),
     "a required path that is none": ({"required": {"a..b": "x"}}, "required: 'a..b' is no path"),

@@ -173,6 +173,7 @@ MAIL = {
     ("{v}@example.org", "a@b"): "-names",
     ("{v}@example.org", '"a"'): "-names",
     ("{v}@example.org", "a..b"): "-names",
+    ("{v}@example.org", "a/b"): "-names",
     ("{v}@example.org", ".a"): "-names",
     ("{v}@example.org", "a" * 65): "-names",
     ("{v}@example.org", "b\u00fc"): "-names",
