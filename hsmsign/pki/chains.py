@@ -25,6 +25,8 @@ def read(text: str, public_key: bytes, subject: x509.Name) -> list[x509.Certific
     Raises InvalidArgumentError where one is missing, is no CA's, or did not sign the one below it."""
     try:
         given = x509.load_pem_x509_certificates(text.encode()) if len(text) <= BYTES_MAX else []
+        for one in given:  # read whole now: parts of them are parsed only when they are looked at
+            _ = one.subject, one.issuer, one.extensions
     except UNREADABLE:
         given = []
     if not given or len(given) > CHAIN_MAX:

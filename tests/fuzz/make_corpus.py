@@ -12,6 +12,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from google.protobuf import json_format
 from google.protobuf.message_factory import GetMessageClass
@@ -22,6 +23,7 @@ from hsmsign.audit.proofs import Proof
 from hsmsign.keyring import paging
 from hsmsign.model import attestation
 from hsmsign.model.attestation import Attestation, Challenge
+from tests.fuzz import pki
 from tests.fuzz.requests import METHODS
 from tests.fuzz.targets import KEY, ROOT, VERIFIER
 
@@ -137,6 +139,35 @@ def corpus() -> dict[str, list[bytes]]:
         "document": [attestation.encode(said)],
         "challenge": [Challenge(b"credential", b"secret").encode()],
         "request": [bytes((at,)) + requests(at) for at in range(len(METHODS))],
+        **of_the_authority(),
+    }
+
+
+def of_the_authority() -> dict[str, list[bytes]]:
+    """What it reads of strangers."""
+    names = [
+        x509.DNSName("web.example.org"),
+        x509.UniformResourceIdentifier("spiffe://example.org/a"),
+        x509.RFC822Name("a@example.org"),
+        x509.IPAddress(ipaddress.ip_address("10.1.2.3")),
+    ]
+    built = x509.CertificateSigningRequestBuilder().subject_name(x509.Name.from_rfc4514_string("CN=web.example.org"))
+    built = built.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    made = built.add_extension(x509.BasicConstraints(False, None), critical=True).sign(KEY, hashes.SHA256())
+    asked = ocsp.OCSPRequestBuilder().add_certificate(pki.ROOT, pki.ROOT, hashes.SHA1())
+    nonce = asked.add_extension(x509.OCSPNonce(b"nonce"), critical=False)
+    questions = [one.build().public_bytes(Encoding.DER) for one in (asked, nonce)]
+    now = int(pki.NOW.timestamp())
+    claims = {"iss": "https://id.example.org", "sub": "a", "aud": "ca", "iat": now, "exp": now + 60, "jti": "1"}
+    return {
+        "certify": [made.tbs_certrequest_bytes],
+        "certification-request": [made.public_bytes(Encoding.DER), made.public_bytes(Encoding.PEM)],
+        "own-name": [b"CN=web,O=Example\ndns:web.example.org", b"\nuri:spiffe://example.org/a", b"\nip:10.0.0.1"],
+        "ocsp-request": questions,
+        "ocsp-get": [base64.b64encode(one) for one in questions],
+        "ca-name": [b"cas/issuing", b"cas/issuing/versions/2", b"certificates/0A:bc"],
+        "chain": [pki.ROOT.public_bytes(Encoding.PEM)],
+        "token": [json.dumps({**claims, "machine": {"host": "node-1"}}).encode()],
     }
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from hsmsign.keyring import checks, paging
-from hsmsign.model import names, object_uri
-from hsmsign.server import guard, wire, wire_signing
+from hsmsign.model import ca_names, names, object_uri
+from hsmsign.server import guard, wire, wire_pki, wire_signing
 from hsmsign.server.numbers import ADOPTED, SETTABLE, read
-from hsmsign.v1 import approvals_pb2, audit_pb2, backends_pb2, keys_pb2, signing_pb2
+from hsmsign.v1 import approvals_pb2, audit_pb2, authorities_pb2, backends_pb2, keys_pb2, signing_pb2
 
-_FILES = (keys_pb2, signing_pb2, backends_pb2, audit_pb2, approvals_pb2)
+_FILES = (keys_pb2, signing_pb2, backends_pb2, audit_pb2, approvals_pb2, authorities_pb2)
 METHODS = [
     method for file in _FILES for service in file.DESCRIPTOR.services_by_name.values() for method in service.methods
 ]
@@ -31,7 +31,10 @@ def read_request(data: bytes) -> None:
 
 
 def _name(request: Any) -> None:
-    if "name" in request.DESCRIPTOR.fields_by_name:
+    if request.DESCRIPTOR.file is authorities_pb2.DESCRIPTOR:
+        if "name" in request.DESCRIPTOR.fields_by_name:
+            ca_names.authority(request.name)
+    elif "name" in request.DESCRIPTOR.fields_by_name:
         names.parse(request.name)
 
 
@@ -75,6 +78,18 @@ def _batch(request: signing_pb2.SignBatchRequest) -> None:
         wire_signing.sign_group(group)
 
 
+def _create_authority(request: authorities_pb2.CreateAuthorityRequest) -> None:
+    wish = wire_pki.wish(request)
+    assert type(wish).read(wish.plain()) == wish
+    assert wish.purpose.check() == wish.purpose
+    wish.kind  # noqa: B018 - raises
+
+
+def _issue(request: authorities_pb2.IssueCertificateRequest) -> None:
+    ca_names.authority_id(request.authority)
+    wire_pki.order(request, None)
+
+
 _READERS: dict[str, Callable[[Any], object]] = {
     "CreateKey": _create,
     "UpdateKey": _update,
@@ -85,4 +100,9 @@ _READERS: dict[str, Callable[[Any], object]] = {
     "SignBatch": _batch,
     "SignStream": lambda request: wire_signing.sign_group(request.group),
     "Verify": wire_signing.verify_order,
+    "CreateAuthority": _create_authority,
+    "IssueCertificate": _issue,
+    "ListCertificates": wire_pki.wanted,
+    "RevokeCertificate": lambda request: ca_names.certificate(request.name),
+    "GetCertificate": lambda request: ca_names.certificate(request.name),
 }

@@ -25,6 +25,7 @@ from hsmsign.model.attestation import Challenge
 from hsmsign.model.errors import HsmsignError, PurposeError
 from hsmsign.model.purpose import Purpose, PurposeKind
 from hsmsign.purposes import Signer, check, describe, signed
+from tests.fuzz import pki
 from tests.fuzz.requests import read_request
 
 KEY = ec.derive_private_key(int.from_bytes(sha256(b"a key that everybody knows").digest()), ec.SECP256R1())
@@ -138,6 +139,14 @@ TARGETS: dict[str, Target] = {
     "document": Target(document),
     "challenge": Target(challenge),
     "request": Target(read_request),
+    "certify": Target(pki.certify),
+    "certification-request": Target(pki.request),
+    "own-name": Target(pki.own_name),
+    "ocsp-request": Target(pki.ocsp_request),
+    "ocsp-get": Target(pki.ocsp_get),
+    "ca-name": Target(pki.ca_name),
+    "chain": Target(pki.chain),
+    "token": Target(pki.Token()),
 }
 
 
