@@ -52,7 +52,8 @@ def verify(
     progress: Progress = lambda _: None,
 ) -> Report:
     """Check a log. `kept` are checkpoints from elsewhere: a log that was rolled back, or rewritten, is not theirs.
-    With `archived`, full segments may be somewhere else. `progress` hears the number of records that were read.
+    With `archived`, full segments may be somewhere else, where a good checkpoint covers them: a `kept` one that ends
+    inside of one cannot be checked without it, which is a finding. `progress` hears how many records were read.
 
     Without a verifier signatures are not checked. Raises AuditError for a `kept` that is no checkpoint of this log.
     """
@@ -60,8 +61,9 @@ def verify(
     wanted = _checkpoints(folder, verifier, report)
     for note in kept:
         checkpoint = read(note, verifier)
-        wanted.setdefault(checkpoint.size, {})[checkpoint.root] = "a checkpoint kept elsewhere"
+        wanted.setdefault(checkpoint.size, {})[checkpoint.root] = _KEPT
     edge = Frontier()
+    away: list[int] = []
     _meet(edge, wanted, report)
     try:
         roots = segments.roots(folder)
@@ -69,7 +71,11 @@ def verify(
         report.findings.append(Finding(error.message))
         roots = []
     for root in roots:
-        _full(folder, root, edge, wanted, report, archived=archived)
+        if (folder / segments.name(edge.size)).exists():
+            _full(folder, root, edge, wanted, report)
+        else:
+            away.append(edge.size)
+            _away(root, edge, wanted, report, archived=archived)
         progress(edge.size)
     _last(folder, edge, wanted, report, progress)
     for size in sorted(size for size in wanted if size > edge.size):
@@ -77,10 +83,13 @@ def verify(
             report.findings.append(
                 Finding(f"{words} says that there were {size} records; {edge.size} are left: the log was cut off")
             )
+    if archived:
+        _uncovered(away, report)
     report.size, report.root = edge.size, edge.root()
     return report
 
 
+_KEPT = "a checkpoint kept elsewhere"
 Wanted = dict[int, dict[bytes, str]]
 """Roots that the tree must have had, by its size then, with who says so."""
 
@@ -122,18 +131,35 @@ def _meet(edge: Frontier, wanted: Wanted, report: Report) -> None:
             )
 
 
-def _full(folder: Path, root: bytes, edge: Frontier, wanted: Wanted, report: Report, *, archived: bool) -> None:
+def _away(root: bytes, edge: Frontier, wanted: Wanted, report: Report, *, archived: bool) -> None:
+    """Take the root of a segment that is not here from the list."""
+    first = edge.size
+    name = segments.name(first)
+    if not archived:
+        report.findings.append(Finding(f"{name} is missing", first))
+    report.archived += segments.SEGMENT
+    edge.add(root, segments.HEIGHT)
+    for size in sorted(size for size in wanted if first < size < edge.size):
+        # what is not here cannot be looked into: for the log's own, one that covers all of it will do
+        if _KEPT in wanted.pop(size).values():
+            report.findings.append(
+                Finding(f"{_KEPT}, of {size} records, was not checked: it ends in {name}; put that file back", first)
+            )
+    _meet(edge, wanted, report)
+
+
+def _uncovered(away: list[int], report: Report) -> None:
+    """Anybody can write a list of roots: what is not here must be covered by a checkpoint that was met."""
+    bare = [first for first in away if first + segments.SEGMENT > report.covered]
+    if bare:
+        words = f"{segments.name(bare[0])} is not here, and no good checkpoint covers it: put it back"
+        more = f"; so it is with {len(bare) - 1} more" if len(bare) > 1 else ""
+        report.findings.append(Finding(words + more, bare[0]))
+
+
+def _full(folder: Path, root: bytes, edge: Frontier, wanted: Wanted, report: Report) -> None:
     first = edge.size
     path = folder / segments.name(first)
-    if not path.exists():
-        if not archived:
-            report.findings.append(Finding(f"{path.name} is missing", first))
-        report.archived += segments.SEGMENT
-        edge.add(root, segments.HEIGHT)
-        for size in [size for size in wanted if first < size < edge.size]:
-            wanted.pop(size)  # what is not here cannot be looked into
-        _meet(edge, wanted, report)
-        return
     own = _records(path, edge, wanted, report, ended=True)
     if edge.size - first != segments.SEGMENT:
         report.findings.append(

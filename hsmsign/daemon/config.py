@@ -27,6 +27,8 @@ class Config:
     """Where metrics and health are told over HTTP."""
     web: tuple[str, int] | None
     """Where relying parties find CRLs, OCSP and the authorities' certificates."""
+    enroll: tuple[str, int] | None
+    """Where who has an identity token gets a certificate over HTTPS."""
     pki: PkiConfig | None
     unix_socket: Path | None
     unix_group: str
@@ -61,6 +63,7 @@ class Config:
             drain_seconds=self.drain_seconds,
             tracing=self.tracing,
             pki=self.pki,
+            enroll_tls=self.tls if self.enroll is not None else None,
             log_level=self.log_level,
             log_format=self.log_format,
         )

@@ -169,7 +169,8 @@ class WorkerKeeper:
         self._unix: socket.socket | None = None
         self._metrics: socket.socket | None = None
         self._web: socket.socket | None = None
-        self.metrics_endpoint = self.web_endpoint = ""
+        self._enroll: socket.socket | None = None
+        self.metrics_endpoint = self.web_endpoint = self.enroll_endpoint = ""
         self._stopping = False
 
     def listen(self, config: Config) -> None:
@@ -182,6 +183,8 @@ class WorkerKeeper:
             self._metrics, self.metrics_endpoint = _listen(*config.metrics)
         if config.web is not None:
             self._web, self.web_endpoint = _listen(*config.web)
+        if config.enroll is not None:
+            self._enroll, self.enroll_endpoint = _listen(*config.enroll)
         if config.unix_socket is not None:
             self._unix = listeners.open_public_unix(config.unix_socket, config.unix_group)
 
@@ -230,6 +233,7 @@ class WorkerKeeper:
     def _spawn(self, config: WorkerConfig, environment: dict[str, str]) -> Child:
         message = {"config": to_json(replace(config, listen=self.endpoint))}
         sockets = {"--unix-fd": self._unix, "--metrics-fd": self._metrics, "--web-fd": self._web}
+        sockets["--enroll-fd"] = self._enroll
         child = Child.start("worker", "hsmsign.daemon.worker", sockets, message, environment)
         log.info("worker started", pid=child.pid)
         return child
@@ -264,7 +268,7 @@ class WorkerKeeper:
 
     def close(self) -> None:
         """Let go of the sockets, and of the path in the file system."""
-        for reserved in (self._reserved, self._metrics, self._web):
+        for reserved in (self._reserved, self._metrics, self._web, self._enroll):
             if reserved is not None:
                 reserved.close()
         if self._unix is not None:

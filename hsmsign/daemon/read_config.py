@@ -86,7 +86,8 @@ def _resolve(file: schema.File, base: Path) -> Config:
     return Config(
         listen=listen,
         metrics=_address(file.metrics.listen, "metrics.listen"),
-        web=_web(file),
+        web=_of_ca(file, file.web.listen, "web.listen"),
+        enroll=_of_ca(file, file.enroll.listen, "enroll.listen"),
         pki=_pki(file, base),
         unix_socket=base / server.unix_socket if server.unix_socket else None,
         unix_group=server.unix_group,
@@ -125,11 +126,11 @@ def _pki(file: schema.File, base: Path) -> PkiConfig | None:
     return pki.read(base / file.ca.file)
 
 
-def _web(file: schema.File) -> tuple[str, int] | None:
-    """Where relying parties are answered."""
-    if file.web.listen and not file.ca.file:
-        raise ConfigurationError("web.listen is for a certificate authority, and there is none", hint="say ca.file")
-    return _address(file.web.listen, "web.listen")
+def _of_ca(file: schema.File, text: str, key: str) -> tuple[str, int] | None:
+    """An address that makes sense only where there is a certificate authority."""
+    if text and not file.ca.file:
+        raise ConfigurationError(f"{key} is for a certificate authority, and there is none", hint="say ca.file")
+    return _address(text, key)
 
 
 def _audit(file: schema.File, base: Path) -> AuditConfig:

@@ -75,6 +75,12 @@ class CaTable(Table):
     file: str = ""
 
 
+class EnrollTable(Table):
+    """[enroll]"""
+
+    listen: Address = ""
+
+
 class WebTable(Table):
     """[web]"""
 
@@ -209,6 +215,7 @@ class File(Table):
     metrics: MetricsTable = MetricsTable()
     ca: CaTable = CaTable()
     web: WebTable = WebTable()
+    enroll: EnrollTable = EnrollTable()
     tracing: TracingTable = TracingTable()
     log: Log = Log()
     backends: Annotated[dict[BackendName, AnyBackend], Field(min_length=1)]

@@ -165,7 +165,7 @@ class Supervisor:
         old = self._config
         if (config.state_dir, config.run_dir) != (old.state_dir, old.run_dir):
             raise configuration.restart_needed("daemon.state_dir or daemon.run_dir")
-        places = ("listen", "unix_socket", "unix_group", "metrics", "web")
+        places = ("listen", "unix_socket", "unix_group", "metrics", "web", "enroll")
         if any(getattr(config, place) != getattr(old, place) for place in places):
             raise configuration.restart_needed("where the daemon listens")
         off = Durability.OFF
@@ -226,6 +226,7 @@ class Supervisor:
             "unix": str(self._config.unix_socket or ""),
             "metrics": self._worker.metrics_endpoint,
             "web": self._worker.web_endpoint,
+            "enroll": self._worker.enroll_endpoint,
             "pids": {
                 "supervisor": os.getpid(),
                 "worker": self._worker.current.pid,

@@ -1,6 +1,6 @@
 """The front worker: the process that callers talk to. No PIN, no vendor's library, no key.
 
-    python -m hsmsign.daemon.worker --control-fd N [--unix-fd M] [--metrics-fd K] [--web-fd L]
+    python -m hsmsign.daemon.worker --control-fd N [--unix-fd M] [--metrics-fd K] [--web-fd L] [--enroll-fd J]
 
 The first line of the control channel holds the configuration. SIGTERM means: finish what is under way,
 take nothing new, exit 0. The channel's end means that the supervisor is gone, and the worker goes too.
@@ -67,6 +67,7 @@ class Sockets:
     unix: socket.socket | None
     metrics: socket.socket | None
     web: socket.socket | None
+    enroll: socket.socket | None
 
 
 class Worker:
@@ -78,6 +79,7 @@ class Worker:
         self._unix = sockets.unix
         self._metrics = sockets.metrics
         self._web = sockets.web
+        self._enroll = sockets.enroll
         self._office: Office | None = None
         self._webs: list[WebServer] = []
         self._stop = asyncio.Event()
@@ -116,11 +118,12 @@ class Worker:
         await application.stop(config.drain_seconds)
         if self._office is not None:
             await self._office.queue.close(config.drain_seconds)
+        await keyring.close()
+        await application.settle()
         if checkpointer is not None:
             await checkpointer.make()
         if recorder is not None:
             await recorder.close()
-        await keyring.close()
         for device in devices.values():
             await device.close()
         await asyncio.to_thread(store.close)
@@ -161,7 +164,7 @@ class Worker:
         admission = Admission(config.policy.limits, config.limits.max_in_flight_per_caller)
         approvals = Approvals(store)
         pipeline = SigningPipeline(keyring, places, config.limits, policy, admission, audit, approvals)
-        self._open_pki(store, keyring, pipeline)
+        self._open_pki(store, keyring, pipeline, policy, audit)
         return build(
             keyring=keyring,
             pipeline=pipeline,
@@ -178,21 +181,27 @@ class Worker:
             office=self._office,
         )
 
-    def _open_pki(self, store: Store, keyring: Keyring, pipeline: SigningPipeline) -> None:
-        """The certificate authority, where there is one, and its HTTP port."""
-        if self._config.pki is None:
+    def _open_pki(
+        self, store: Store, keyring: Keyring, pipeline: SigningPipeline, policy: Policy, audit: Audit
+    ) -> None:
+        """The certificate authority, where there is one, and its HTTP ports."""
+        config = self._config
+        if config.pki is None:
             return
         from hsmsign.daemon import worker_pki  # not small, and not everybody has a CA
 
-        self._office = worker_pki.open_office(self._config.pki, store, keyring, pipeline, self._config.limits)
+        self._office = worker_pki.open_office(config.pki, store, keyring, pipeline, config.limits)
         if self._web is not None:
             self._webs.append(worker_pki.open_relying(self._web, self._office))
+        if self._enroll is not None and config.enroll_tls is not None:
+            tls = config.enroll_tls
+            self._webs.append(worker_pki.open_enrolling(self._enroll, self._office, audit, policy, keyring, tls))
 
     def _begin_beside(self, tls: TlsFiles | None, checkpointer: Checkpointer | None) -> list[asyncio.Task[None]]:
         """What goes on beside the calls, until it is cancelled."""
         work: list[Coroutine[Any, Any, None]] = [self._beat()]
         if tls is not None:
-            work.append(_watch(tls))
+            work.append(self._watch(tls))
         if checkpointer is not None:
             work.append(checkpointer.run(self._config.audit.checkpoint_seconds))
         if self._office is not None:
@@ -258,6 +267,22 @@ class Worker:
             self._control.send("beat")
             await asyncio.sleep(_BEAT)
 
+    async def _watch(self, tls: TlsFiles) -> None:
+        """Certificates are renewed and revoked while the daemon runs."""
+        said = ""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            try:
+                if await asyncio.to_thread(tls.look):
+                    for web in self._webs:
+                        web.renew()
+                    log.info("certificates or CRLs were read anew")
+                said = ""
+            except HsmsignError as error:
+                if error.message != said:  # it is tried again and again: half of the files may be written only
+                    log.error("what changed of the certificates or CRLs is no good: the old stay", error=error.message)
+                said = error.message
+
     def _supervisor_gone(self) -> None:
         log.error("the supervisor is gone")
         os._exit(70)  # nobody waits for anything any more, and a half-alive worker would hold the port
@@ -298,21 +323,6 @@ async def _mend(keyring: Keyring, backend: str) -> None:
         log.warning("could not mend what an earlier crash left", backend=backend, error=error.message)
 
 
-async def _watch(tls: TlsFiles) -> None:
-    """Certificates are renewed and revoked while the daemon runs."""
-    said = ""
-    while True:
-        await asyncio.sleep(_LOOK_EVERY)
-        try:
-            if await asyncio.to_thread(tls.look):
-                log.info("certificates or CRLs were read anew")
-            said = ""
-        except HsmsignError as error:
-            if error.message != said:  # it is tried again and again: half of the files may be written only
-                log.error("what changed of the certificates or CRLs is no good: the old ones stay", error=error.message)
-            said = error.message
-
-
 def _ended(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("a part of the worker failed; calls go on without it", error=repr(error))
@@ -346,6 +356,7 @@ def main() -> int:
     parser.add_argument("--unix-fd", type=int)
     parser.add_argument("--metrics-fd", type=int)
     parser.add_argument("--web-fd", type=int)
+    parser.add_argument("--enroll-fd", type=int)
     arguments = parser.parse_args()
     control = ChildControl(arguments.control_fd)
     message = control.receive()
@@ -355,7 +366,7 @@ def main() -> int:
     logs.configure(config.log_level, config.log_format, "worker")
 
     async def serve() -> int:
-        fds = arguments.unix_fd, arguments.metrics_fd, arguments.web_fd
+        fds = arguments.unix_fd, arguments.metrics_fd, arguments.web_fd, arguments.enroll_fd
         return await Worker(config, control, Sockets(*map(_inherited, fds))).run()
 
     try:

@@ -81,5 +81,7 @@ class WorkerConfig:
     tracing: TracingConfig | None = None
     pki: PkiConfig | None = None
     """None: there is no certificate authority."""
+    enroll_tls: TlsPaths | None = None
+    """The daemon's certificate, for who gets one over HTTPS."""
     log_level: str = "info"
     log_format: str = "auto"

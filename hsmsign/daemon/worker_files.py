@@ -20,8 +20,10 @@ def readable(config: WorkerConfig) -> Iterator[Path]:
     yield from (Path(prefix) for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix))
     yield from (Path(entry) for entry in sys.path if entry)
     yield Path(hsmsign.__file__).parent
-    if config.tls is not None:  # their folders: what is renewed is another file
-        tls = config.tls
+    for tls in (config.tls, config.enroll_tls):
+        if tls is None:
+            continue
+        # their folders: what is renewed is another file
         yield from (path.parent for path in (tls.certificate, tls.key, tls.client_ca, tls.client_crl) if path)
     if config.tracing is not None and config.tracing.ca is not None:
         yield config.tracing.ca.parent

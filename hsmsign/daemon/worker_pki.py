@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import socket
 
+from hsmsign.audit.auditing import Audit
 from hsmsign.keyring import Keyring
+from hsmsign.model.ca_names import AuthorityName
+from hsmsign.model.caller import Caller
 from hsmsign.model.limits import Limits
+from hsmsign.model.tls import TlsPaths
 from hsmsign.pki.authority import Urls
 from hsmsign.pki.catalogue import Catalogue
 from hsmsign.pki.crl_writing import CrlWriter
@@ -22,10 +26,13 @@ from hsmsign.pki.revoking import Revoking
 from hsmsign.pki.settings import PkiConfig
 from hsmsign.pki.signer import Signer
 from hsmsign.pki.trust import Trust
+from hsmsign.policy import Action, Policy
+from hsmsign.server.authority_rights import AuthorityRights
+from hsmsign.server.rights import Rights
 from hsmsign.signing import SigningPipeline
 from hsmsign.store import Store
 from hsmsign.store.pki_rows import CertificateRow
-from hsmsign.web import relying
+from hsmsign.web import enrolling, relying
 from hsmsign.web.server import WebServer
 
 
@@ -60,6 +67,18 @@ def open_office(config: PkiConfig, store: Store, keyring: Keyring, pipeline: Sig
         responding,
         Trust(store, directory),
     )
+
+
+def open_enrolling(
+    sock: socket.socket, office: Office, audit: Audit, policy: Policy, keyring: Keyring, tls: TlsPaths
+) -> WebServer:
+    """The HTTPS port for who has a token."""
+    rights = AuthorityRights(office.directory, keyring, Rights(policy, keyring))
+
+    async def may(caller: Caller, id: str) -> None:
+        await rights.require(caller, Action.ISSUE, AuthorityName(id))
+
+    return WebServer(sock, enrolling.enrolling(office, audit, may), enrolling.CONNECTIONS, tls)
 
 
 def open_relying(sock: socket.socket, office: Office) -> WebServer:

@@ -116,9 +116,9 @@ class _Compiled:
         rule = self.rule
         if action not in rule.actions:
             return f"not about {action.value!r}"
-        if key is None:
-            return "about keys" if self._about_keys else ""
-        if obstacle := self._of_key(key):
+        if key is None and self._about_keys:
+            return "about keys"
+        if key is not None and (obstacle := self._of_key(key)):
             return obstacle
         return "" if rule.hours is None or _holds(rule.hours, now) else "not at this hour"
 

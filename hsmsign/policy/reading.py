@@ -24,7 +24,7 @@ _SECONDS = {"s": 1, "min": 60, "h": 3600}
 _ROLE = "role:"
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
 _HEADER = re.compile(r"^\s*\[\[\s*(allow|deny|limit)\s*\]\]\s*(?:#.*)?$")
-_SCHEMES = ("spiffe://", "dns:", "email:", "subject:", "sha256:", "unix:", "unix-group:")
+_SCHEMES = ("spiffe://", "dns:", "email:", "subject:", "sha256:", "unix:", "unix-group:", "token:")
 
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 RoleName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]

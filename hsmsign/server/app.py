@@ -52,6 +52,10 @@ class Application:
         """What the health service says of the daemon as a whole."""
         self._health.set_serving(serving)
 
+    async def settle(self) -> None:
+        """A last moment for calls whose changes are done by now: they are recorded yet."""
+        await self._guard.drain(_LAST_WORDS)
+
     async def stop(self, grace_seconds: float) -> None:
         """Say so, take no new calls, let those under way end (at most so many seconds), then close."""
         end = time.monotonic() + grace_seconds

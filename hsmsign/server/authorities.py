@@ -10,14 +10,11 @@ from hsmsign.model import ca_names
 from hsmsign.model.ca_names import AuthorityName
 from hsmsign.model.caller import Caller
 from hsmsign.model.errors import (
-    AuthorityNotFoundError,
     AuthorityStateError,
     BatchSizeError,
     CertificateNotFoundError,
     HsmsignError,
     InvalidArgumentError,
-    KeyNotFoundError,
-    PermissionDeniedError,
 )
 from hsmsign.model.key_facts import KeyFacts
 from hsmsign.model.names import KeyName
@@ -27,6 +24,7 @@ from hsmsign.pki.office import Office
 from hsmsign.pki.own_requests import OwnKey
 from hsmsign.policy import Action
 from hsmsign.server import wire_pki as wire
+from hsmsign.server.authority_rights import AuthorityRights
 from hsmsign.server.guard import Call
 from hsmsign.server.rights import Rights
 from hsmsign.v1 import authorities_pb2 as pb
@@ -41,6 +39,7 @@ class CertificateAuthorityService:
         self._office = office
         self._keyring = keyring
         self._rights = rights
+        self._allowed = AuthorityRights(office.directory, keyring, rights)
 
     # ---- authorities ----
 
@@ -51,7 +50,7 @@ class CertificateAuthorityService:
         await self._rights.to(call.caller, Action.ADMIN, name)
         self._rights.to_make(call.caller, KeyFacts.of(wish.key, {}, wish.kind, PurposeKind.CA), adopt=False)
         if wish.parent:
-            await self._may(call.caller, Action.ISSUE, AuthorityName(wish.parent))
+            await self._allowed.require(call.caller, Action.ISSUE, AuthorityName(wish.parent))
         return await self._told(
             await self._office.hierarchy.create(call.caller, wish, validate_only=request.validate_only)
         )
@@ -59,45 +58,45 @@ class CertificateAuthorityService:
     async def GetAuthority(self, request: pb.GetAuthorityRequest, call: Call) -> pb.Authority:
         """One with all its versions."""
         id = ca_names.authority(request.name).id
-        await self._may(call.caller, Action.READ, AuthorityName(id))
+        await self._allowed.require(call.caller, Action.READ, AuthorityName(id))
         return await self._told(await self._office.directory.authority(id))
 
     async def ListAuthorities(self, request: pb.ListAuthoritiesRequest, call: Call) -> pb.ListAuthoritiesResponse:
         """Those that the caller may see."""
         found = (await self._office.directory.everything()).values()
-        seen = [one for one in found if await self._has(call.caller, Action.READ, one)]
+        seen = [one for one in found if await self._allowed.has(call.caller, Action.READ, one)]
         return pb.ListAuthoritiesResponse(authorities=[await self._told(one) for one in seen])
 
     async def ImportCertificate(self, request: pb.ImportCertificateRequest, call: Call) -> pb.Authority:
         """What an outside CA made."""
         name = ca_names.authority(request.name)
-        await self._may(call.caller, Action.ADMIN, name)
+        await self._allowed.require(call.caller, Action.ADMIN, name)
         return await self._told(await self._office.hierarchy.import_chain(name, request.chain))
 
     async def RotateAuthority(self, request: pb.RotateAuthorityRequest, call: Call) -> pb.Authority:
         """A new version."""
         id = ca_names.authority_id(request.name)
-        await self._may(call.caller, Action.ADMIN, AuthorityName(id))
-        await self._may(call.caller, Action.ROTATE, AuthorityName(id))
+        await self._allowed.require(call.caller, Action.ADMIN, AuthorityName(id))
+        await self._allowed.require(call.caller, Action.ROTATE, AuthorityName(id))
         parent = await self._office.hierarchy.parent_of(id)
         if parent:
-            await self._may(call.caller, Action.ISSUE, AuthorityName(parent))
+            await self._allowed.require(call.caller, Action.ISSUE, AuthorityName(parent))
         length = wire.seconds(request.validity)
         return await self._told(await self._office.hierarchy.rotate(call.caller, id, length, staged=request.staged))
 
     async def CrossSign(self, request: pb.CrossSignRequest, call: Call) -> pb.Authority:
         """One more certificate for a key."""
         name, issuer = ca_names.authority(request.name), ca_names.authority(request.issuer)
-        await self._may(call.caller, Action.ADMIN, name)
-        await self._may(call.caller, Action.ADMIN, issuer)
-        await self._may(call.caller, Action.ISSUE, issuer)
+        await self._allowed.require(call.caller, Action.ADMIN, name)
+        await self._allowed.require(call.caller, Action.ADMIN, issuer)
+        await self._allowed.require(call.caller, Action.ISSUE, issuer)
         length = wire.seconds(request.validity)
         return await self._told(await self._office.hierarchy.cross_sign(call.caller, name, issuer, length))
 
     async def UpdateAuthority(self, request: pb.UpdateAuthorityRequest, call: Call) -> pb.Authority:
         """Who issues, and who does no longer."""
         id = ca_names.authority_id(request.name)
-        await self._may(call.caller, Action.ADMIN, AuthorityName(id))
+        await self._allowed.require(call.caller, Action.ADMIN, AuthorityName(id))
         primary, retire = (_of(id, text) for text in (request.primary_version, request.retire_version))
         if primary is None and retire is None:
             raise InvalidArgumentError("nothing is to change", hint="say primary_version, retire_version or both")
@@ -142,10 +141,10 @@ class CertificateAuthorityService:
     async def ListCertificates(self, request: pb.ListCertificatesRequest, call: Call) -> pb.ListCertificatesResponse:
         """A page of those whose authorities the caller may read."""
         known = await self._office.directory.everything()
-        allowed = [id for id, one in known.items() if await self._has(call.caller, Action.READ, one)]
+        allowed = [id for id, one in known.items() if await self._allowed.has(call.caller, Action.READ, one)]
         wanted = wire.wanted(request)
         if wanted.authority:
-            await self._may(call.caller, Action.READ, ca_names.authority(f"cas/{wanted.authority}"))
+            await self._allowed.require(call.caller, Action.READ, ca_names.authority(f"cas/{wanted.authority}"))
             allowed = [wanted.authority]
         rows, token = await self._office.certificates(wanted, allowed, request.page_size, request.page_token)
         versions = {(one.row.authority, one.row.number): one for one in _versions(known.values())}
@@ -157,7 +156,7 @@ class CertificateAuthorityService:
     async def PublishCrls(self, request: pb.PublishCrlsRequest, call: Call) -> pb.PublishCrlsResponse:
         """Now."""
         id = ca_names.authority_id(request.name)
-        await self._may(call.caller, Action.REVOKE, AuthorityName(id))
+        await self._allowed.require(call.caller, Action.REVOKE, AuthorityName(id))
         authority = await self._office.directory.authority(id)
         made = []
         for version in authority.versions:
@@ -168,7 +167,7 @@ class CertificateAuthorityService:
     async def GetCrl(self, request: pb.GetCrlRequest, call: Call) -> None:
         """One, in pieces."""
         name = ca_names.authority(request.name)
-        await self._may(call.caller, Action.READ, name)
+        await self._allowed.require(call.caller, Action.READ, name)
         version = await self._office.directory.version(name)
         row = await self._office.crl(version.row.authority, version.row.number, request.shard, delta=request.delta)
         if row is None:
@@ -200,7 +199,7 @@ class CertificateAuthorityService:
 
     async def _issue(self, request: pb.IssueCertificateRequest, call: Call) -> pb.Certificate:
         id = ca_names.authority_id(request.authority)
-        await self._may(call.caller, Action.ISSUE, AuthorityName(id))
+        await self._allowed.require(call.caller, Action.ISSUE, AuthorityName(id))
         order = wire.order(request, await self._own(request, call.caller))
         issued = await self._office.issuing.issue(call.caller, order, call.deadline, call.request_id)
         return wire.certificate(issued.row, issued.version)
@@ -230,33 +229,8 @@ class CertificateAuthorityService:
             self._rights.to_anything(caller)
             raise
         name = AuthorityName(row.authority, row.version)
-        await self._may(caller, action, name)
+        await self._allowed.require(caller, action, name)
         return await self._office.directory.version(name)
-
-    async def _may(self, caller: Caller, action: Action, name: AuthorityName) -> None:
-        """Raise PermissionDeniedError where the caller may not, whether there is such an authority or not."""
-        try:
-            version = await self._office.directory.version(AuthorityName(name.id))
-            facts = await self._facts(version)
-        except (AuthorityNotFoundError, AuthorityStateError, KeyNotFoundError):
-            facts = await self._keyring.facts(str(KeyName(name.id)))
-        if not self._rights.allow(caller, action, facts):
-            raise PermissionDeniedError(
-                f"{caller.name} may not {action.value} with cas/{name.id}",
-                hint="rights of an authority are those of its key; see: hsmsign policy check",
-                metadata={"principal": caller.name, "action": action.value},
-            )
-
-    async def _has(self, caller: Caller, action: Action, authority: Authority) -> bool:
-        return bool(authority.versions) and self._rights.allow(
-            caller, action, await self._facts(authority.versions[-1])
-        )
-
-    async def _facts(self, version: Version) -> KeyFacts:
-        """Of a version's key; from memory, as a rule."""
-        name = version.row.key_version
-        key = self._keyring.cached(name) or await self._keyring.resolve(name)
-        return key.facts
 
     async def _told(self, authority: Authority) -> pb.Authority:
         crls = [await self._office.crls(one.row.authority, one.row.number) for one in authority.versions]

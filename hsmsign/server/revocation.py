@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import CRLEntryExtensionOID, ExtensionOID
 
 from hsmsign.model.errors import ConfigurationError, UnauthenticatedError
@@ -18,11 +19,23 @@ _KNOWN_OF_ENTRIES = frozenset({CRLEntryExtensionOID.CRL_REASON, CRLEntryExtensio
 
 @dataclass(frozen=True, slots=True)
 class Crl:
-    """What a CRL says."""
+    """What the CRLs of one name say together."""
 
     serials: frozenset[int]
+    """All that one of them lists: what was taken back stays taken back."""
     next_update: float
-    """Seconds since 1970; after that nobody knows whom it revokes."""
+    """Seconds since 1970; after that nobody knows whom they revoke."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one CRL says."""
+
+    key: bytes
+    """The public key (SubjectPublicKeyInfo, DER) of the CA that signed it."""
+    serials: frozenset[int]
+    this_update: float
+    next_update: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +67,14 @@ NO_CRLS = Crls(None)
 
 
 def read(pem: bytes, authorities: Sequence[x509.Certificate]) -> Crls:
-    """CRLs in PEM, each signed by one of these CAs. Raises ConfigurationError."""
-    found: dict[bytes, Crl] = {}
+    """CRLs in PEM, each signed by one of these CAs. Those of one name are put together, whatever their order and
+    however many keys the CA has had. Raises ConfigurationError."""
+    found: dict[bytes, list[_Part]] = {}
     for block in _blocks(pem):
         try:
             crl = x509.load_pem_x509_crl(block)
-            _check(crl, authorities)
-            found[crl.issuer.public_bytes()] = _plain(crl)
+            key = _signer(crl, authorities)
+            found.setdefault(crl.issuer.public_bytes(), []).append(_plain(crl, key))
         except ValueError as error:
             raise ConfigurationError(
                 f"a CRL cannot be read: {error}", hint="server.tls.client_crl wants PEM, label X509 CRL"
@@ -69,14 +83,26 @@ def read(pem: bytes, authorities: Sequence[x509.Certificate]) -> Crls:
         raise ConfigurationError(
             "there is no CRL in the file", hint="server.tls.client_crl wants PEM, label X509 CRL, one of each client CA"
         )
-    return Crls(found)
+    return Crls({issuer: _together(parts) for issuer, parts in found.items()})
+
+
+def _together(parts: Sequence[_Part]) -> Crl:
+    """All serials, until the first of the keys wants a new CRL: a certificate does not say which key's CRL it is on."""
+    newest: dict[bytes, _Part] = {}
+    for part in parts:
+        other = newest.get(part.key)
+        if other is None or (part.this_update, -part.next_update) > (other.this_update, -other.next_update):
+            newest[part.key] = part
+    serials = frozenset[int]().union(*(part.serials for part in parts))
+    return Crl(serials, min(part.next_update for part in newest.values()))
 
 
 def _blocks(pem: bytes) -> list[bytes]:
     return [block + _END for block in pem.split(_END)[:-1]]
 
 
-def _check(crl: x509.CertificateRevocationList, authorities: Sequence[x509.Certificate]) -> None:
+def _signer(crl: x509.CertificateRevocationList, authorities: Sequence[x509.Certificate]) -> bytes:
+    """The key of the CA that signed it."""
     who = crl.issuer.rfc4514_string()
     critical = [extension.oid for extension in crl.extensions if extension.critical]
     if unknown := set(critical) - _KNOWN:
@@ -92,13 +118,13 @@ def _check(crl: x509.CertificateRevocationList, authorities: Sequence[x509.Certi
         except (TypeError, InvalidSignature):
             continue
         if signed:
-            return
+            return authority.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     raise ConfigurationError(
         f"the CRL of {who} is signed by none of the client CAs", hint="is its CA in server.tls.client_ca?"
     )
 
 
-def _plain(crl: x509.CertificateRevocationList) -> Crl:
+def _plain(crl: x509.CertificateRevocationList, key: bytes) -> _Part:
     end = crl.next_update_utc
     if end is None:
         raise ConfigurationError(
@@ -114,4 +140,4 @@ def _plain(crl: x509.CertificateRevocationList) -> Crl:
                 hint="server.tls.client_crl wants a CRL of each client CA itself",
             )
         serials.add(entry.serial_number)
-    return Crl(frozenset(serials), end.timestamp())
+    return _Part(key, frozenset(serials), crl.last_update_utc.timestamp(), end.timestamp())

@@ -59,7 +59,9 @@ class _Stream:
             inputs = group.inputs if isinstance(group, SignGroup) else []
             items, size = max(1, len(inputs)), sum(map(len, inputs))
             await self._window.enter(items, size)
-            task = asyncio.get_running_loop().create_task(self._answer(request.id, group, items, size))
+            self._call.apart = True
+            answer = self._answer(request.id, request.group.name, group, items, size)
+            task = asyncio.get_running_loop().create_task(answer)
             self.answers.add(task)
             task.add_done_callback(self._answered)
 
@@ -68,30 +70,28 @@ class _Stream:
         if not task.cancelled() and task.exception() is not None:
             _log.debug("an answer could not be written: the caller has gone", error=str(task.exception()))
 
-    async def _answer(self, id: int, group: SignGroup | HsmsignError, items: int, size: int) -> None:
+    async def _answer(self, id: int, name: str, group: SignGroup | HsmsignError, items: int, size: int) -> None:
         try:
-            result = await self._sign(group)
+            result = await self._sign(name, group)
             answer = signing_pb2.SignStreamResponse(id=id, result=wire.group_result(result)).SerializeToString()
             async with self._writing:
                 await self._call.context.write(answer)
         finally:
             self._window.leave(items, size)
 
-    async def _sign(self, group: SignGroup | HsmsignError) -> GroupResult | HsmsignError:
-        if isinstance(group, HsmsignError):
-            return group
+    async def _sign(self, name: str, group: SignGroup | HsmsignError) -> GroupResult | HsmsignError:
         try:
+            if isinstance(group, HsmsignError):
+                raise group
             caller = self._call.identify()  # a stream may outlive the caller's certificate
-        except HsmsignError as error:
-            await self._call.refused(error)
-            return error
-        try:
             return await self._pipeline.sign_message(caller, group, self._call.deadline, self._call.request_id)
         except HsmsignError as error:
-            return error
+            failure = error
         except Exception:  # noqa: BLE001 - the last resort: it is logged, and the caller learns nothing of it
             _log.exception("a request of a stream failed inside")
-            return HsmsignError("something went wrong inside the daemon", hint="its log says what")
+            failure = HsmsignError("something went wrong inside the daemon", hint="its log says what")
+        await self._call.refused(failure, name)  # none of these came to where it would have been recorded
+        return failure
 
 
 async def answer_stream(

@@ -66,9 +66,12 @@ class SigningPipeline:
         self._verifier = Verifier(limits)
         self._unheard: set[asyncio.Future[None]] = set()
 
-    async def sign(self, caller: Caller, group: SignGroup, deadline: float = 0.0, request: str = "") -> GroupResult:
+    async def sign(
+        self, caller: Caller, group: SignGroup, deadline: float = 0.0, request: str = "", *, own: bool = False
+    ) -> GroupResult:
         """Sign all inputs of a group; what is wrong with single items stands in the answer. `request` is the id under
-        which it is recorded: before it answers.
+        which it is recorded: before it answers. `own`: the daemon itself made what is to be signed, and asked for
+        another right than to sign it; purpose, approvals, limits and the audit log are as always.
 
         Raises what concerns the group as a whole: the right, the key, the scheme, the checksum, the device's queue;
         and AuditUnavailableError, where a signature was, or would be, made that could not be recorded.
@@ -92,7 +95,7 @@ class SigningPipeline:
             )
 
         try:
-            result = await self._sign(caller, group, deadline)
+            result = await self._sign(caller, group, deadline, own=own)
         except HsmsignError as error:
             await self._audit.signatures(made(error.reason, approval=error.metadata.get("approval", "")))
             raise
@@ -104,17 +107,20 @@ class SigningPipeline:
         await self._audit.signatures(made(OK, result))
         return result
 
-    async def _sign(self, caller: Caller, group: SignGroup, deadline: float) -> GroupResult:
+    async def _sign(self, caller: Caller, group: SignGroup, deadline: float, *, own: bool) -> GroupResult:
         data = group.inputs
         if not data:
             raise BatchSizeError("the group has no inputs", hint="send at least one")
-        key = await self._permitted(caller, _ACTIONS[group.kind], group.name)
+        if own:
+            key = self._keyring.cached(group.name) or await self._keyring.resolve(group.name)
+        else:
+            key = await self._permitted(caller, _ACTIONS[group.kind], group.name)
         if key.state is not VersionState.ENABLED:
             raise not_enabled(key)
         scheme = _SCHEMES.get((key.algorithm, group.scheme)) or key.algorithm.scheme(group.scheme)
         check.check_crc(data, group.crc32c)
         bad = check.failures(scheme, group.kind, data, self._limits)
-        if key.purpose.kind is not PurposeKind.ANY:
+        if key.purpose.kind is not PurposeKind.ANY and not (own and group.kind is InputKind.DIGEST):
             bad = misused(key, scheme, group, bad)
         if key.control.signing:
             return await self._approved(caller, bad, key, scheme, group, deadline)
@@ -141,7 +147,8 @@ class SigningPipeline:
     async def sign_or_error(
         self, caller: Caller, group: SignGroup | HsmsignError, deadline: float, request: str = ""
     ) -> GroupResult | HsmsignError:
-        """As `sign`, with the error as the answer."""
+        """As `sign`, with the error as the answer. What comes as an error is answered with it, and not recorded: nobody
+        here knows what it was about."""
         if isinstance(group, HsmsignError):
             return group
         try:
@@ -152,11 +159,9 @@ class SigningPipeline:
     async def sign_message(
         self, caller: Caller, group: SignGroup, deadline: float, request: str = ""
     ) -> GroupResult | HsmsignError:
-        """As `sign_or_error`, for a group that is a call of its own: the limits of a batch hold for it."""
-        try:
-            check.check_sizes([group], self._limits)
-        except HsmsignError as error:
-            return error
+        """As `sign_or_error`, for a group that is a call of its own: the limits of a batch hold for it. Raises
+        BatchSizeError for one that is over them: that is for the caller of this to record."""
+        check.check_sizes([group], self._limits)
         return await self.sign_or_error(caller, group, deadline, request)
 
     async def verify(self, caller: Caller, group: SignGroup, signature: bytes) -> tuple[str, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import resource
 import shutil
@@ -240,6 +241,46 @@ def test_a_missing_segment_is_found_unless_it_was_archived(folder: Path) -> None
     assert verifying.verify(folder, VERIFIER, archived=True).archived == FULL
     (folder / "roots").write_bytes((folder / "roots").read_bytes().splitlines(keepends=True)[0] * 2)
     assert not good(folder, archived=True)
+
+
+def test_a_kept_checkpoint_that_ends_in_a_missing_segment_is_never_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    kept, newest = make(folder, FULL + 10, FULL)
+    assert good(folder, kept=[kept, newest], archived=True)
+    away = folder / segments.name(FULL)
+    away.unlink()
+    assert good(folder, archived=True)  # the log's own one is covered by the newest
+    assert good(folder, kept=[newest], archived=True)
+    found = words(folder, kept=[kept], archived=True)
+    assert f"kept elsewhere, of {FULL + 10} records, was not checked" in found
+    assert f"{away.name}; put that file back" in found
+    assert f"{FULL + 10} records, was not checked" in words(folder, kept=[kept])
+
+
+def test_a_log_that_was_rewritten_behind_missing_segments_is_not_good(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    (kept,) = make(folder, FULL + 10)
+    log = AuditLog.open(folder)
+    fill(log, FULL)
+    log.close()
+    for path in (*folder.glob("records-*"), folder / "checkpoint", folder / "checkpoints"):
+        path.unlink()
+    forged = base64.b64encode(bytes(32)) + b"\n"
+    (folder / "roots").write_bytes(forged * 2)
+    (folder / segments.name(2 * FULL)).write_bytes(b'{"event":"forged"}\n')
+    assert "put that file back" in words(folder, kept=[kept], archived=True)
+    assert "no good checkpoint covers it" in words(folder, archived=True)  # also where nothing was kept
+
+
+def test_a_missing_segment_wants_a_good_checkpoint_that_covers_it(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    make(folder, 5)
+    log = AuditLog.open(folder)
+    fill(log, FULL)
+    log.close()  # full, and its only checkpoint ends inside of it
+    (folder / segments.name(0)).unlink()
+    found = words(folder, archived=True)
+    assert f"{segments.name(0)} is not here, and no good checkpoint covers it: put it back" in found
 
 
 def test_what_does_not_belong_to_it_is_found(folder: Path) -> None:

@@ -110,6 +110,17 @@ def test_hours_are_those_of_their_time_zone(at: str, holds: bool) -> None:
     assert may(WEB, Action.SIGN, KEY, rule("*", hours=office), at=at) is holds
 
 
+@pytest.mark.parametrize(("at", "holds"), [("2026-11-24T12:00", True), ("2026-11-29T12:00", False)])
+def test_hours_hold_as_well_for_what_concerns_no_key(at: str, holds: bool) -> None:
+    office = rule("*", actions=(Action.AUDIT,), hours=Hours((0, 1, 2, 3, 4), 8 * 60, 18 * 60, "Europe/Berlin"))
+    never = rule("*", actions=(Action.AUDIT,), hours=office.hours, deny=True)
+    assert may(WEB, Action.AUDIT, None, office, at=at) is holds
+    assert may(WEB, Action.AUDIT, None, rule("*", actions=(Action.AUDIT,)), never, at=at) is not holds
+    now = dt.datetime.fromisoformat(at).replace(tzinfo=dt.UTC).timestamp()
+    ((_, _, why),) = Policy(RuleSet("p", (office,)), clock=lambda: now).explain(WEB, Action.AUDIT, None)
+    assert why == ("" if holds else "not at this hour")
+
+
 def test_a_decision_is_remembered_but_not_past_its_hour() -> None:
     now = dt.datetime(2026, 11, 24, 16, 59, 30, tzinfo=dt.UTC).timestamp()
     policy = Policy(RuleSet("p", (rule("*", hours=Hours((1,), 0, 17 * 60, "UTC")),)), clock=lambda: now)

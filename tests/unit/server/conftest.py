@@ -6,16 +6,17 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
-from hsmsign.audit.auditing import NoAudit
+from hsmsign.audit.auditing import Audit, NoAudit
 from hsmsign.keyring import Keyring
 from hsmsign.keyring.approvals import Approvals
 from hsmsign.model.caller import Caller
 from hsmsign.policy import Policy
 from hsmsign.server.app import Application, build
+from hsmsign.server.tracing import Tracing
 from hsmsign.signing import Admission, Limits, SigningPipeline
 from hsmsign.signing.places import Places
 from hsmsign.store import Store
-from hsmsign.v1 import backends_pb2_grpc, keys_pb2_grpc, signing_pb2_grpc
+from hsmsign.v1 import approvals_pb2_grpc, backends_pb2_grpc, keys_pb2_grpc, signing_pb2_grpc
 from tests.support import policies
 from tests.support.fake_device import FakeDevice
 
@@ -30,8 +31,11 @@ class Daemon:
     target: str
     unix: str
     channel: grpc.aio.Channel
+    asked: Approvals
+    """What the approval service works with."""
 
     def __post_init__(self) -> None:
+        self.approvals = approvals_pb2_grpc.ApprovalServiceStub(self.channel)
         self.keys = keys_pb2_grpc.KeyServiceStub(self.channel)
         self.signing = signing_pb2_grpc.SigningServiceStub(self.channel)
         self.backends = backends_pb2_grpc.BackendServiceStub(self.channel)
@@ -53,7 +57,19 @@ def identify():
 
 
 @pytest.fixture
-async def daemon(tmp_path, device: FakeDevice, limits: Limits, identify) -> AsyncIterator[Daemon]:
+def audit() -> Audit:
+    return NoAudit()
+
+
+@pytest.fixture
+def tracing() -> Tracing | None:
+    return None
+
+
+@pytest.fixture
+async def daemon(
+    tmp_path, device: FakeDevice, limits: Limits, identify, audit: Audit, tracing: Tracing | None
+) -> AsyncIterator[Daemon]:
     store = Store.open(f"sqlite:///{tmp_path}/store.db")
     devices = {"soft": device}
     keyring = Keyring(store, devices, "soft")
@@ -66,7 +82,7 @@ async def daemon(tmp_path, device: FakeDevice, limits: Limits, identify) -> Asyn
             limits,
             policy,
             Admission((), limits.max_in_flight_per_caller),
-            NoAudit(),
+            audit,
             Approvals(store),
         ),
         policy=policy,
@@ -74,10 +90,11 @@ async def daemon(tmp_path, device: FakeDevice, limits: Limits, identify) -> Asyn
         default_backend="soft",
         limits=limits,
         version="1.2.3",
-        audit=NoAudit(),
-        approvals=Approvals(store),
+        audit=audit,
+        approvals=(approvals := Approvals(store)),
         audit_log=(None, "audit-log"),
         identify=identify,
+        tracing=tracing,
     )
     port = app.server.add_insecure_port("127.0.0.1:0")
     unix = f"unix://{tmp_path}/d.sock"
@@ -85,7 +102,7 @@ async def daemon(tmp_path, device: FakeDevice, limits: Limits, identify) -> Asyn
     await app.server.start()
     app.set_serving(True)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Daemon(app, keyring, device, f"127.0.0.1:{port}", unix, channel)
+        yield Daemon(app, keyring, device, f"127.0.0.1:{port}", unix, channel, approvals)
     await app.stop(0)
     await keyring.close()
     store.close()

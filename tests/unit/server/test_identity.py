@@ -132,6 +132,58 @@ def test_a_crl_of_a_part_of_the_certificates_is_refused() -> None:
         read(delta.public_bytes(serialization.Encoding.PEM), [authority.certificate])
 
 
+NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
+
+
+def crl_of(authority: Authority, *serials: int, since: int, lasts: int) -> bytes:
+    """A CRL of `since` minutes ago that holds for so many from now."""
+    builder = x509.CertificateRevocationListBuilder().issuer_name(authority.certificate.subject)
+    builder = builder.last_update(NOW - dt.timedelta(minutes=since)).next_update(NOW + dt.timedelta(minutes=lasts))
+    for serial in serials:
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(NOW)
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign(authority.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def refused(crls, authority: Authority, serial: int, *, after: int = 0) -> str:
+    """Why a certificate with that serial is refused so many minutes from now; nothing where it is not."""
+    issuer, now = authority.certificate.subject.public_bytes(), NOW + dt.timedelta(minutes=after)
+    try:
+        crls.check("leaf", issuer, serial, now.timestamp())
+    except UnauthenticatedError as error:
+        return error.message
+    return ""
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_crls_of_two_keys_of_one_ca_hold_together_in_any_order(turned: bool) -> None:
+    old, new = Authority(), Authority()
+    parts = [crl_of(old, 77, since=9, lasts=30), crl_of(new, 78, since=5, lasts=60)]
+    crls = read(b"".join(reversed(parts) if turned else parts), [old.certificate, new.certificate])
+    assert "was revoked" in refused(crls, old, 77)
+    assert "was revoked" in refused(crls, old, 78)
+    assert refused(crls, old, 79, after=29) == ""
+    assert "out of date" in refused(crls, old, 79, after=31)  # the old key's is; nobody knows whose 79 is
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_older_crl_takes_nothing_back_and_does_not_end_the_newer(turned: bool) -> None:
+    authority = Authority()
+    parts = [crl_of(authority, 1, 2, since=9, lasts=10), crl_of(authority, 2, 3, since=5, lasts=60)]
+    crls = read(b"".join(reversed(parts) if turned else parts), [authority.certificate])
+    assert all("was revoked" in refused(crls, authority, serial) for serial in (1, 2, 3))
+    assert refused(crls, authority, 4, after=59) == ""
+    assert "out of date" in refused(crls, authority, 4, after=61)
+
+
+def test_of_two_crls_of_one_moment_the_one_that_ends_first_counts() -> None:
+    authority = Authority()
+    parts = [crl_of(authority, since=5, lasts=lasts) for lasts in (60, 10, 30)]
+    crls = read(b"".join(parts), [authority.certificate])
+    assert refused(crls, authority, 4, after=9) == ""
+    assert "out of date" in refused(crls, authority, 4, after=11)
+
+
 def test_two_spiffe_ids_are_nobody() -> None:
     pem = Authority().issue(URI("spiffe://corp/web"), URI("spiffe://corp/admin"))[1]
     with pytest.raises(UnauthenticatedError, match="SPIFFE"):

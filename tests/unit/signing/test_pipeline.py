@@ -228,6 +228,15 @@ async def test_a_batch_that_is_empty_or_too_large_is_refused_as_a_whole(
     assert device.orders == []
 
 
+@pytest.mark.parametrize("inputs", [[DIGEST] * 11, [b"x" * 501]])
+async def test_a_group_that_is_too_large_to_be_a_call_of_its_own_is_nobodys_signature(
+    pipeline: SigningPipeline, device: FakeDevice, inputs: list[bytes]
+) -> None:
+    with pytest.raises(BatchSizeError):
+        await pipeline.sign_message(CALLER, group(*inputs), 0.0)
+    assert device.orders == []
+
+
 def test_every_status_of_a_job_has_an_error_with_a_sentence() -> None:
     expected = {
         JobStatus.DEADLINE: "DEADLINE_EXCEEDED",
