@@ -13,7 +13,7 @@ import datetime as dt
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -100,6 +100,23 @@ class Issuing:
         asked = checks.request_id(order.request_id)
         csr = order.own.request() if order.own is not None else await _read(order.csr)
         vouched = await self._vouched(order, profile, csr)
+        now = self._now(version)
+        drawn = await _draft(csr, profile, now, order.validity, vouched)
+        return await self._of(caller, version, drawn, _Asked(order, asked, vouched, deadline, request), now)
+
+    async def enroll(
+        self, order: Order, may: Callable[[Caller, str], Awaitable[None]], deadline: float = 0.0, request: str = ""
+    ) -> Issued:
+        """The same for who proves nothing but what a token says, and is called by that: `token:ISSUER:SUBJECT`. `may`
+        raises where such a caller may not have an authority issue."""
+        asked = checks.request_id(order.request_id)
+        csr = await _read(order.csr)
+        vouched = await self._identities.verify(order.token, csr.spki)
+        caller = Caller(vouched.principal)
+        await may(caller, order.authority)
+        version = await self._directory.version(AuthorityName(order.authority))
+        version.must_issue()
+        profile = self._catalogue.profile(order.profile, caller, order.authority)
         now = self._now(version)
         drawn = await _draft(csr, profile, now, order.validity, vouched)
         return await self._of(caller, version, drawn, _Asked(order, asked, vouched, deadline, request), now)

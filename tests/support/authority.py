@@ -16,11 +16,13 @@ class Authority:
     def __init__(self, name: str = "ca") -> None:
         self.name = name
         self.key = ec.generate_private_key(ec.SECP256R1())
+        self.issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.certificate = self._make(name, self.key, [], ca=True)
 
     def adopt(self, certificate: bytes, key: bytes) -> None:
         """Be a CA that is there already, PEM."""
         self.certificate = x509.load_pem_x509_certificates(certificate)[0]
+        self.issuer = self.certificate.subject
         private = serialization.load_pem_private_key(key, None)
         assert isinstance(private, ec.EllipticCurvePrivateKey)
         self.key = private
@@ -69,7 +71,7 @@ class Authority:
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else []))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)]))
+            .issuer_name(self.issuer)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - dt.timedelta(hours=1))
