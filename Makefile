@@ -1,6 +1,6 @@
 # The front doors. `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format test-native fuzz fuzz-guided bench soak memory docs-check clean distclean setup setup-dev
+.PHONY: help demo test lint format test-native fuzz fuzz-guided bench soak memory zlint docs-check clean distclean setup setup-dev
 BIN := .venv/bin
 
 help: ## this list
@@ -39,6 +39,9 @@ soak: setup-dev ## mixed callers, random faults, kill -9: is anything lost? (SEC
 
 memory: setup-dev ## a million signatures: is the memory flat?
 	$(BIN)/python -m bench.memory --signatures $(or $(SIGNATURES),1000000)
+
+zlint: ## a second linter for certificates, for the tests (needs Go; takes half a minute)
+	GOBIN=$(CURDIR)/build/zlint go install github.com/zmap/zlint/v3/cmd/zlint@v3.7.3
 
 setup: ## what `make demo` needs: Debian packages, .venv, the package with its native modules
 	@scripts/setup server

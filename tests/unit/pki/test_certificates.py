@@ -20,11 +20,6 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pkilint import loader
-from pkilint.pkix import certificate as lint
-from pkilint.pkix import extension as lint_extension
-from pkilint.pkix import name as lint_name
-from pkilint.validation import ValidationFindingSeverity
 
 from hsmsign.model.algorithms import Scheme
 from hsmsign.model.errors import AuthorityStateError, CsrError, InvalidArgumentError, ProfileError, WeakKeyError
@@ -36,6 +31,7 @@ from hsmsign.pki.profiles import NameRules, Profile, UnknownExtensions
 from hsmsign.purposes import signed
 from tests.support import csrs
 from tests.support.csrs import NOW, Ca, csr, dns, profile, root
+from tests.support.linting import pkilint
 from tests.unit.pki.test_requests import SEEDS
 
 ROOT = root()
@@ -59,28 +55,6 @@ SUB = below()
 
 def found(made: x509.Certificate, kind: Any) -> Any:
     return made.extensions.get_extension_for_class(kind).value
-
-
-def findings(made: x509.Certificate) -> list[str]:
-    """What pkilint says of it."""
-    container = lint.create_pkix_certificate_validator_container(
-        lint.create_decoding_validators(lint_name.ATTRIBUTE_TYPE_MAPPINGS, lint_extension.EXTENSION_MAPPINGS),
-        [
-            lint.create_issuer_validator_container([]),
-            lint.create_validity_validator_container(),
-            lint.create_subject_validator_container([]),
-            lint.create_extensions_validator_container([]),
-            lint.create_spki_validator_container([]),
-        ],
-    )
-    document = loader.load_certificate(made.public_bytes(Encoding.DER), "test")
-    results = container.validate(document.root)
-    return [
-        f"{one.finding.severity.name} {one.finding.code}: {one.message or ''}"
-        for result in results
-        for one in result.finding_descriptions
-        if one.finding.severity <= ValidationFindingSeverity.NOTICE
-    ]
 
 
 SHORT = {"short_lived": True, "crl": False, "ocsp": False}
@@ -128,12 +102,12 @@ def all_names() -> Draft:
 
 @pytest.mark.parametrize("name", CERTIFICATES)
 def test_a_linter_finds_nothing(name: str) -> None:
-    assert findings(CERTIFICATES[name]()) == []
+    assert pkilint(CERTIFICATES[name]()) == []
 
 
 def test_a_wildcard_is_all_that_rfc_5280_has_no_word_for() -> None:
     rules = NameRules(dns=("*.example.org",), wildcards=True)
-    said = findings(SUB.certify(drawn(csr(*dns("*.example.org")), profile(names=rules))))
+    said = pkilint(SUB.certify(drawn(csr(*dns("*.example.org")), profile(names=rules))))
     assert [one.partition(":")[0] for one in said] == ["ERROR pkix.invalid_domain_name_syntax"]
 
 
@@ -155,7 +129,7 @@ def test_a_linter_of_chains_finds_nothing(tmp_path: Path) -> None:
 
 def test_the_linter_would_find_something() -> None:
     bad = replace(drawn(), extensions=())
-    assert findings(SUB.certify(bad)) != []
+    assert pkilint(SUB.certify(bad)) != []
 
 
 # --- other eyes
@@ -409,7 +383,7 @@ def certify_anything(data: bytes, by: Profile) -> None:
     assert certificate.subject == made.subject
     basic = found(certificate, x509.BasicConstraints)
     assert basic.ca == (by.ca is not None)
-    assert findings(certificate) == []
+    assert pkilint(certificate) == []
 
 
 def again(key: Any, data: bytes) -> bytes:
