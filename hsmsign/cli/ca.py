@@ -32,7 +32,15 @@ def ca() -> None:
 @click.option("--key", metavar="KEY", help="Its key; keys/NAME by default. Made where it is not there.")
 @click.option("--algorithm", "-a", type=click.Choice(ALGORITHMS), help="Of a new key.")
 @click.option("--pss", is_flag=True, help="RSA: sign with PSS instead of PKCS #1 v1.5.")
-@click.option("--path-len", default=0, metavar="N", type=click.IntRange(min=0), help="CAs below it; 0: none.")
+@click.option(
+    "--path-len",
+    "--path-length",
+    "path_len",
+    default=0,
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="CAs below it; 0: none.",
+)
 @click.option("--validity", type=Length(), metavar="TIME", help="5y, 90d …; by default 20y for a root, 5y below one.")
 @click.option("--permit", multiple=True, metavar="TREE", help="Names it may certify: dns:example.org …; repeatable.")
 @click.option("--exclude", multiple=True, metavar="TREE", help="Names it may not certify; repeatable.")

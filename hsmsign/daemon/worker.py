@@ -229,6 +229,7 @@ class Worker:
             waiting=recorder.waiting if recorder is not None else lambda: 0,
             stopping=self._stop.is_set,
             places=places,
+            office=lambda: self._office,
         )
         self._webs.append(web)
         return audit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 
@@ -16,8 +17,11 @@ from hsmsign.model.device import DeviceState
 from hsmsign.model.errors import AuditUnavailableError
 from hsmsign.signing.places import Places
 from hsmsign.web import monitoring
-from hsmsign.web.metrics import Certificates, Devices, Metered, Metrics, Process
+from hsmsign.web.metrics import Certificates, Crls, Devices, Metered, Metrics, Process
 from hsmsign.web.server import WebServer
+
+if TYPE_CHECKING:
+    from hsmsign.pki.office import Office
 
 
 def open_web(
@@ -30,6 +34,7 @@ def open_web(
     waiting: Callable[[], int],
     stopping: Callable[[], bool],
     places: Places,
+    office: Callable[[], Office | None],
 ) -> tuple[Audit, WebServer]:
     """The audit whose records are counted, and the server."""
 
@@ -52,8 +57,16 @@ def open_web(
     metrics = Metrics()
     metrics.add(Devices(devices, places.broken_off, places.moved))
     metrics.add(Process(version("hsmsign"), active, waiting, note))
-    metrics.add(Certificates(lambda: _certificates(config)))
+    metrics.add(Certificates(lambda: (*_certificates(config), *_authorities(office()))))
+    metrics.add(Crls(lambda: found.publisher.next_updates if (found := office()) is not None else {}))
     return Metered(audit, metrics), WebServer(sock, monitoring.monitoring(metrics, failing), monitoring.CONNECTIONS)
+
+
+def _authorities(office: Office | None) -> Iterator[tuple[str, x509.Certificate]]:
+    """Those of the certificate authorities, by their versions' names."""
+    for one in office.directory.known() if office is not None else ():
+        if one.maybe_certificate is not None:
+            yield one.name, one.maybe_certificate
 
 
 def _certificates(config: WorkerConfig) -> Iterator[tuple[str, x509.Certificate]]:

@@ -78,13 +78,14 @@ class Directory:
         return [version for version in found if version.maybe_certificate is not None]
 
     def _read(self, connection: Connection) -> Mapping[str, Authority]:
-        known = {(one.row.authority, one.row.number): one for one in self._all()}
+        known = {(one.row.authority, one.row.number): one for one in self.known()}
         return {
             row.id: Authority(row, tuple(self._same(known, version) for version in versions))
             for row, versions in authorities.everything(connection)
         }
 
-    def _all(self) -> list[Version]:
+    def known(self) -> list[Version]:
+        """All versions as they were read last."""
         return [version for authority in self._known.values() for version in authority.versions]
 
     @staticmethod

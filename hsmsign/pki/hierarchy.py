@@ -193,7 +193,7 @@ class Hierarchy:
             raise InvalidArgumentError(
                 f"{version.name} has a path length of {version.path_length}: one below it has less, not"
                 f" {wish.path_length}",
-                hint="make the parent with a greater --path-length, or this one with a smaller",
+                hint="make the parent with a greater --path-len, or this one with a smaller",
                 metadata={"field": "path_length"},
             )
         return version

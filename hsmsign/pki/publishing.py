@@ -13,10 +13,11 @@ from hsmsign.pki.authority import Version
 from hsmsign.pki.crl_writing import CrlWriter, Kind, Unsigned
 from hsmsign.pki.directory import Directory
 from hsmsign.pki.settings import CrlTimes
-from hsmsign.store import Store, authorities, crls
+from hsmsign.store import Store, authorities, certificates, crls
 from hsmsign.store.pki_rows import CertificateRow, CrlRow
 
 _LOOK_EVERY = 30.0
+_TIDY_EVERY = 3600.0
 _CLAIM = 900
 """Seconds for which one daemon makes the CRLs of a version, unless it is done before."""
 _READ = 4
@@ -49,6 +50,9 @@ class Publisher:
         self._times = times
         self._due: dict[tuple[str, int, Kind], _Due] = {}
         self._wake = asyncio.Event()
+        self._tidied = -_TIDY_EVERY
+        self.next_updates: dict[str, int] = {}
+        """When the first of its CRLs ends (seconds since 1970), by the version's name."""
 
     def revoked(self, row: CertificateRow) -> None:
         """A certificate was revoked: its CRL is made soon."""
@@ -77,10 +81,22 @@ class Publisher:
         except HsmsignError as error:
             _log.warning("CRLs cannot be looked at", error=error.message)
             return _PATIENCE
+        await self._tidy()
         for version in versions:
             if version.certificate.not_valid_after_utc.timestamp() > time.time():
                 soonest = min(soonest, await self._look_at(version))
         return soonest
+
+    async def _tidy(self) -> None:
+        """Now and then, what nobody needs any more goes."""
+        if self._tidied + _TIDY_EVERY > time.monotonic():
+            return
+        self._tidied = time.monotonic()
+        now = int(time.time())
+        try:
+            await self._store.write(lambda connection: certificates.tidy(connection, now), crossed=8)
+        except HsmsignError as error:
+            _log.warning("the store cannot be tidied", error=error.message)
 
     async def publish(self, version: Version) -> list[CrlRow]:
         """Make all CRLs of a version now. Raises what making one raises."""
@@ -102,6 +118,8 @@ class Publisher:
             Kind(one.shard, one.delta): one
             for one in await self._store.read(lambda c: crls.crls_of(c, row.authority, row.number))
         }
+        if there:
+            self.next_updates[version.name] = min(one.next_update for one in there.values())
         for delta in (False, True) if self._deltas else (False,):
             for shard in range(row.shards):
                 kind = Kind(shard, delta)
@@ -155,6 +173,9 @@ class Publisher:
         lifetime = self._times.lifetime
         if kind.delta:
             lifetime = min(lifetime, 4 * self._times.delta_every)
+        if due.waits is not None and due.waits.facts.next_update.timestamp() - time.time() < lifetime / 2:
+            await self._writer.drop(due.waits)
+            due.waits = None  # nobody approved it in time
         made = due.waits or await self._writer.gather(version, kind, lifetime, deltas=self._deltas)
         try:
             done = await self._writer.finish(made)

@@ -34,8 +34,6 @@ BATCH = 256
 """Certificates that go together at most."""
 _UNDER_WAY = 2
 """Batches at a time: one is signed while another is recorded."""
-_STALE = 30 * 86_400_000_000
-"""Microseconds: what waited longer for its signature is asked for anew."""
 _log = structlog.get_logger(__name__)
 
 
@@ -199,7 +197,7 @@ def _before(
             )
         return row
     row = waiting.get(job.row.fingerprint)
-    if row is None or row.request_id or row.serial in under_way or row.created + _STALE < time.time_ns() // 1000:
+    if row is None or row.request_id or row.serial in under_way:
         return None
     return row
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
@@ -48,6 +48,7 @@ class _Ocsp(_Table):
     lifetime: Seconds = 4 * 3600
     refresh: Seconds = 2 * 3600
     responder_lifetime: Seconds = 30 * _DAY
+    responder_id: Literal["key", "name"] = "key"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -111,7 +112,12 @@ def read(path: Path) -> PkiConfig:
         profiles=profiles,
         identity=identity,
         crl=CrlTimes(**{name: float(value) for name, value in file.crl.model_dump().items()}),
-        ocsp=OcspTimes(**{name: float(value) for name, value in file.ocsp.model_dump().items()}),
+        ocsp=OcspTimes(
+            lifetime=float(file.ocsp.lifetime),
+            refresh=float(file.ocsp.refresh),
+            responder_lifetime=float(file.ocsp.responder_lifetime),
+            responder_id=file.ocsp.responder_id,
+        ),
     )
 
 

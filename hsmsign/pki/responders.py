@@ -10,6 +10,7 @@ import dataclasses
 import datetime as dt
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 import structlog
 from cryptography import x509
@@ -65,6 +66,7 @@ class Responders:
         self._issuing = issuing
         self._catalogue = catalogue
         self._times = times
+        self._by: Literal["name", "key"] = "name" if times.responder_id == "name" else "key"
         self._known: dict[str, tuple[bytes, Delegate]] = {}
         self._making: dict[str, asyncio.Task[Delegate]] = {}
         self._not_before: dict[str, float] = {}
@@ -86,7 +88,7 @@ class Responders:
         if known is None or known[0] != der:
             certificate = x509.load_der_x509_certificate(der)
             scheme = _kind(certificate).schemes[0]
-            known = der, Delegate(version.row.responder_key, Responder(certificate, "key", scheme))
+            known = der, Delegate(version.row.responder_key, Responder(certificate, self._by, scheme))
             self._known[version.name] = known
         ends = known[1].responder.certificate.not_valid_after_utc.timestamp()
         return known[1] if ends > time.time() + self._times.lifetime else None
@@ -125,7 +127,7 @@ class Responders:
         await self._store.write(keep, crossed=8)
         self._directory.changed()
         _log.info("an OCSP responder has a certificate", authority=version.name, key=key.name)
-        return Delegate(key.name, Responder(x509.load_der_x509_certificate(der), "key", key.algorithm.schemes[0]))
+        return Delegate(key.name, Responder(x509.load_der_x509_certificate(der), self._by, key.algorithm.schemes[0]))
 
     async def _key(self, version: Version) -> ResolvedKey:
         id = version.row.authority[: _ID_MAX - len(_SUFFIX)].rstrip("._-") + _SUFFIX

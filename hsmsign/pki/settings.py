@@ -29,6 +29,8 @@ class OcspTimes:
     lifetime: float = 4 * 3600.0
     refresh: float = 2 * 3600.0
     """An answer that is kept is made anew when it is so old."""
+    responder_id: str = "key"
+    """How answers say who signed them: "key" or "name" (RFC 6960, section 4.2.1)."""
     responder_lifetime: float = 30 * 86_400.0
     """Of the certificate of who signs them; a new one is made after half of it."""
 

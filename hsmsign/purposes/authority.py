@@ -9,7 +9,7 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from cryptography.x509 import ocsp
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hsmsign.model.algorithms import Scheme
 from hsmsign.model.purpose import Purpose, subtree
@@ -86,7 +86,8 @@ def _check_certificate(found: x509.Certificate, name: x509.Name, purpose: Purpos
     if purpose.permitted_names:
         trees = tuple(subtree(one) for one in purpose.permitted_names)
         names = list(_find(extensions, x509.SubjectAlternativeName) or ())
-        if not subtrees.all_inside(names, trees) or not (names or is_ca or own):
+        nameless = is_ca or own or _is_responder(extensions)
+        if not subtrees.all_inside(names, trees) or not (names or nameless):
             raise Mismatch(f"a certificate with a subjectAltName, all of it in {', '.join(purpose.permitted_names)}")
         if not own:
             _check_subject(subject, names)
@@ -110,6 +111,12 @@ def _check_path(extensions: x509.Extensions, purpose: Purpose, *, own: bool) -> 
     if basic.path_length is None or basic.path_length > allowed:
         raise Mismatch(f"a CA's certificate with a pathLenConstraint of at most {allowed}")
     return True
+
+
+def _is_responder(extensions: x509.Extensions) -> bool:
+    """Whether it is good for OCSP answers and nothing else: these are about certificates, and need no names."""
+    usage = _find(extensions, x509.ExtendedKeyUsage)
+    return usage is not None and list(usage) == [ExtendedKeyUsageOID.OCSP_SIGNING]
 
 
 def _check_subject(subject: x509.Name, names: list[x509.GeneralName]) -> None:

@@ -16,13 +16,14 @@ def describe(message: bytes, scheme: Scheme) -> str:
     """One line of ASCII: characters that look like others are shown as escapes. It ends with the SHA-256."""
     words = ""
     try:
-        if certificate := signed.certificate(message, scheme):
+        # each compared with None: a CRL without entries is as long as nothing
+        if (certificate := signed.certificate(message, scheme)) is not None:
             words = _certificate(certificate)
-        elif crl := signed.crl(message, scheme):
+        elif (crl := signed.crl(message, scheme)) is not None:
             words = f"CRL of {crl.issuer.rfc4514_string()} with {len(crl)} entries, next update {crl.next_update_utc}"
-        elif request := signed.request(message, scheme):
+        elif (request := signed.request(message, scheme)) is not None:
             words = f"certification request of {request.subject.rfc4514_string()}"
-        elif signed.response(message, scheme):
+        elif signed.response(message, scheme) is not None:
             words = "OCSP answer"
     except signed.UNREADABLE:  # some parts are parsed only when they are looked at
         words = "something like X.509 that cannot be read"

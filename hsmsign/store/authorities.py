@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, insert, select, update
 
 from hsmsign.store.pki_rows import AuthorityRow, AuthorityState, AuthorityVersionRow
 from hsmsign.store.pki_tables import authorities, authority_versions, counters
@@ -88,15 +88,6 @@ def holder(connection: Connection, public_key: bytes, subject: bytes) -> Authori
     """The version with this key and name."""
     same = and_(authority_versions.c.public_key == public_key, authority_versions.c.subject == subject)
     row = connection.execute(select(authority_versions).where(same)).first()
-    return None if row is None else _version(row)
-
-
-def uses(connection: Connection, key: str) -> AuthorityVersionRow | None:
-    """A version whose key, or whose responder's, is a version of `keys/ID`."""
-    prefix = f"{key}/versions/"
-    columns = authority_versions.c.key_version, authority_versions.c.responder_key
-    statement = select(authority_versions).where(or_(*(one.startswith(prefix, autoescape=True) for one in columns)))
-    row = connection.execute(statement.limit(1)).first()
     return None if row is None else _version(row)
 
 

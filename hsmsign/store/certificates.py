@@ -7,11 +7,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Text, and_, bindparam, cast, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Text, and_, bindparam, cast, delete, insert, or_, select, update
 
 from hsmsign.store.pki_rows import CertificateRow, CertificateState, SpentToken
 from hsmsign.store.pki_tables import certificates, spent_tokens
 
+WAITS_MAX = 31 * 86_400
+"""Seconds for which something may wait for its signature: longer than approvals are waited for."""
 _PENDING, _ISSUED = CertificateState.PENDING.value, CertificateState.ISSUED.value
 
 
@@ -146,13 +148,6 @@ def revoked_since(connection: Connection, moment: int) -> list[str]:
     return list(connection.execute(statement).scalars())
 
 
-def last_end(connection: Connection, authority: str, version: int) -> int:
-    """When the last certificate of a version ends; 0 where there is none."""
-    table = certificates.c
-    statement = select(func.max(table.not_after)).where(table.authority == authority, table.version == version)
-    return connection.execute(statement).scalar() or 0
-
-
 def spent(connection: Connection, fingerprints: Collection[str]) -> dict[str, str]:
     """For each of these tokens that was used: the serial number of what was made of it."""
     if not fingerprints:
@@ -167,9 +162,12 @@ def spend(connection: Connection, tokens: Sequence[SpentToken]) -> None:
         connection.execute(insert(spent_tokens), [dataclasses.asdict(token) for token in tokens])
 
 
-def forget_spent(connection: Connection, before: int) -> None:
-    """Take away those that nobody takes any more (seconds since 1970)."""
-    connection.execute(delete(spent_tokens).where(spent_tokens.c.expires < before))
+def tidy(connection: Connection, now: int) -> None:
+    """Take away used tokens that nobody takes any more, and what waited for its signature for longer than approvals
+    are waited for. `now` is in seconds since 1970."""
+    connection.execute(delete(spent_tokens).where(spent_tokens.c.expires < now))
+    stale = certificates.c.created < (now - WAITS_MAX) * 1_000_000
+    connection.execute(delete(certificates).where(certificates.c.state == _PENDING, stale))
 
 
 def _conditions(wanted: Wanted) -> list[Any]:

@@ -183,6 +183,23 @@ class Process(Collector):
             yield GaugeMetricFamily("hsmsign_audit_checkpoint_records", "Records below the newest checkpoint.", size)
 
 
+class Crls(Collector):
+    """When the CRLs of the daemon's authorities end."""
+
+    def __init__(self, read: Callable[[], Mapping[str, int]]) -> None:
+        """`read` gives seconds since 1970 by the versions of authorities."""
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        """Gauges."""
+        ends = GaugeMetricFamily(
+            "hsmsign_crl_next_update_timestamp_seconds", "When the first of its CRLs ends.", labels=["authority"]
+        )
+        for name, moment in self._read().items():
+            ends.add_metric([name], moment)
+        yield ends
+
+
 class Certificates(Collector):
     """When the daemon's certificates end."""
 

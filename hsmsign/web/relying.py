@@ -1,8 +1,10 @@
 """What relying parties look for, over plain HTTP: CRLs, OCSP, certificates of authorities.
 
-All of it is signed, and the same for everybody: whoever stands between can keep it away and change nothing. Media types
-are those of RFC 5280, section 4.2.2.1, RFC 2585 and RFC 6960; how long an answer may be kept is told as in RFC 5019,
-section 6, and RFC 9111.
+All of it is the same for everybody, and signed but for the bundles: whoever stands between can keep it away, and swap a
+bundle. Whoever takes roots from here compares them with what `hsmsign ca bundle` says over mutual TLS.
+
+Media types are those of RFC 5280, section 4.2.2.1, RFC 2585 and RFC 6960; how long an answer may be kept is told as in
+RFC 5019, section 6, and RFC 9111.
 """
 
 from __future__ import annotations

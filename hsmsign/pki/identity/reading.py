@@ -179,8 +179,8 @@ def _rules(name: str, issuer: _Issuer, base: Path) -> IssuerRules:
         issuer=issuer.issuer or preset.issuer,
         audience=issuer.audience,
         jwks_url=_jwks_url(issuer, preset),
-        jwks_file=base / issuer.jwks_file if issuer.jwks_file is not None else None,
-        jwks_ca=base / issuer.jwks_ca if issuer.jwks_ca is not None else None,
+        jwks_file=_apart(base, issuer.jwks_file) if issuer.jwks_file is not None else None,
+        jwks_ca=_apart(base, issuer.jwks_ca) if issuer.jwks_ca is not None else None,
         algorithms=tuple(issuer.algorithms),
         required=tuple(_required(issuer.required, fields)),
         claims=tuple(fields.items()),
@@ -189,6 +189,17 @@ def _rules(name: str, issuer: _Issuer, base: Path) -> IssuerRules:
         leeway_seconds=issuer.leeway_seconds,
         once=issuer.once,
     )
+
+
+def _apart(base: Path, file: Path) -> Path:
+    """The file, in a folder of its own: who reads it, reads that whole folder. Raises ConfigurationError."""
+    path = base / file
+    if base.resolve().is_relative_to(path.parent.resolve()):
+        raise ConfigurationError(
+            f"{file} lies beside the configuration, or above it, and the worker would see all that is there",
+            hint="put it into a folder of its own, as identity/keys.json",
+        )
+    return path
 
 
 def _fields(issuer: _Issuer, preset: Preset) -> dict[str, str]:

@@ -102,7 +102,7 @@ def test_nothing_is_no_issuer() -> None:
 
 def test_another_issuer_than_the_known_one_has_other_keys() -> None:
     assert "jwks_url or jwks_file" in refused({**GCE, "issuer": "https://accounts.example.org"})
-    table = {**GCE, "jwks_file": "keys.json"}
+    table = {**GCE, "jwks_file": "keys/keys.json"}
     assert read_issuers({"a": table})[0].jwks_url == ""
 
 
@@ -221,3 +221,10 @@ def test_keys_are_fetched_by_https_or_from_this_machine(url: str, good: bool) ->
     else:
         with pytest.raises(ValueError):
             check_url(url)
+
+
+@pytest.mark.parametrize("file", ["keys.json", "./keys.json", "../keys.json", "keys/../keys.json"])
+def test_keys_do_not_lie_beside_the_configuration(file: str) -> None:
+    """Their folder is open to the worker, which must not see the PIN."""
+    table = {**GCE, "issuer": "https://accounts.example.org", "jwks_file": file}
+    assert "beside the configuration" in refused(table)
