@@ -50,7 +50,7 @@ def open_office(config: PkiConfig, store: Store, keyring: Keyring, pipeline: Sig
     responding = Responding(store, directory, responders, signer, config.ocsp)
 
     def revoked(row: CertificateRow) -> None:
-        publisher.revoked(row)
+        publisher.wake()
         responding.revoked(row)
 
     return Office(

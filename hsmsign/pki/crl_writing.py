@@ -14,7 +14,13 @@ from typing import Any
 from cryptography.x509 import ReasonFlags
 from sqlalchemy import Connection
 
-from hsmsign.model.errors import AuthorityStateError, ClockError, HsmsignError, InvalidArgumentError
+from hsmsign.model.errors import (
+    AuthorityStateError,
+    ClockError,
+    HsmsignError,
+    InvalidArgumentError,
+    StoreUnavailableError,
+)
 from hsmsign.pki import crl
 from hsmsign.pki.authority import Urls, Version
 from hsmsign.pki.crl import CrlFacts, ShardName
@@ -85,8 +91,8 @@ class CrlWriter:
         return Unsigned(version, kind, facts, parts, size)
 
     async def finish(self, made: Unsigned) -> CrlRow:
-        """Have it signed, and let it be the newest of its kind. Raises ApprovalRequiredError, and what the device is
-        reported with."""
+        """Have it signed, and let it be the newest of its kind, unless there is a newer one by now: the answer is what
+        is the newest then. Raises ApprovalRequiredError, and what the device is reported with."""
         version, row = made.version, made.version.row
         before, after = crl.frame(made.facts, made.size)
         size = len(before) + made.size + len(after)
@@ -118,25 +124,28 @@ class CrlWriter:
             whole.hexdigest(),
         )
 
-        def publish(connection: Connection) -> None:
-            crls.publish(connection, done)
+        def publish(connection: Connection) -> CrlRow:
+            newest = crls.publish(connection, done)
             authorities.seen(connection, row.authority, row.number, done.this_update)
+            return newest
 
-        await self._store.write(publish, crossed=8)
-        return done
+        newest = await self._store.write(publish, crossed=8)
+        if newest.number != done.number:
+            await self.drop(made)
+        return newest
 
     async def read(self, row: CrlRow) -> AsyncIterator[bytes]:
-        """A CRL as it was published, in pieces."""
-        at = 0
-        while True:
+        """A CRL as it was published, in pieces. Raises StoreUnavailableError where it was taken away meanwhile."""
+        at = size = 0
+        while size < row.size:
             data = await self._store.read(functools.partial(_part, row.authority, row.version, row.number, at))
             if data is None:
-                return
+                raise StoreUnavailableError("a newer CRL took the place of this one", retry_after=1.0)
             yield data
-            at += 1
+            at, size = at + 1, size + len(data)
 
     async def drop(self, made: Unsigned) -> None:
-        """Forget one that was not signed."""
+        """Forget one that is not published."""
         row = made.version.row
         await self._store.write(lambda c: crls.drop(c, row.authority, row.number, made.facts.number), crossed=8)
 
@@ -193,15 +202,24 @@ class CrlWriter:
         return digest.digest()
 
     async def _parts(self, made: Unsigned) -> AsyncIterator[bytes]:
-        row = made.version.row
+        """The entries. Raises StoreUnavailableError where they are not all there."""
+        row, size = made.version.row, 0
         for part in range(1, made.parts + 1):
             where = functools.partial(_part, row.authority, row.number, made.facts.number, part)
             data: bytes | None = await self._store.read(where)
-            yield data or b""
+            if data is not None:
+                size += len(data)
+                yield data
+        if size != made.size:
+            raise StoreUnavailableError(
+                f"entries of CRL {made.facts.number} of {made.version.name} are missing in the store", retry_after=1.0
+            )
 
     async def _put(self, version: Version, number: int, part: int, data: bytes) -> None:
-        row = version.row
-        await self._store.write(lambda c: crls.add_part(c, row.authority, row.number, number, part, data), crossed=8)
+        row, now = version.row, int(time.time())
+        await self._store.write(
+            lambda c: crls.add_part(c, row.authority, row.number, number, part, data, now), crossed=8
+        )
 
 
 def _encode(found: Sequence[Any]) -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import structlog
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
@@ -37,6 +38,7 @@ from hsmsign.pki.directory import Directory
 from hsmsign.pki.drafting import Draft
 from hsmsign.pki.issuing import Issuing
 from hsmsign.pki.signer import Signer
+from hsmsign.pki.weakness import PublicKey
 from hsmsign.pki.wishes import Wish
 from hsmsign.purposes import subtrees
 from hsmsign.store import Store, authorities
@@ -79,6 +81,7 @@ class Hierarchy:
         wish = await self._within(wish, parent)
         purpose = wish.purpose
         algorithm = wish.kind
+        _draw(wish, ec.generate_private_key(ec.SECP256R1()).public_key())  # what cannot be said is found out now
         known = (await self._directory.everything()).get(wish.id)
         if known is not None and (len(known.versions) > 1 or known.versions[0].row.wanted != wish.plain()):
             raise AuthorityExistsError(
@@ -118,20 +121,14 @@ class Hierarchy:
         authority = await self._directory.authority(name.id)
         version = await self._directory.version(name)
         found = chains.read(pem, version.row.public_key, x509.Name(_subject(version)))
-        row = version.row
-        primary = authority.row.primary_version
-        if row.state is AuthorityState.PENDING:
-            row = dataclasses.replace(
-                row,
-                state=AuthorityState.ACTIVE,
-                certificate=found[0].public_bytes(Encoding.DER),
-                chain=chains.pem(found[1:]),
-                request=None,
-            )
-            primary = row.number if primary is None else primary
-        else:
-            row = dataclasses.replace(row, crosses=chains.pem(chains.united(version.crosses, found[:1])))
-        await self._save(row, primary)
+        primary = version.row.number if authority.row.primary_version is None else None
+
+        def change(row: AuthorityVersionRow) -> AuthorityVersionRow:
+            if row.state is not AuthorityState.PENDING:
+                return _crossed(row, found[0])
+            return _established(row, found[0].public_bytes(Encoding.DER), chains.pem(found[1:]))
+
+        await self._change(version, change, primary)
         return await self._directory.authority(name.id)
 
     async def cross_sign(self, caller: Caller, name: AuthorityName, issuer: AuthorityName, validity: int) -> Authority:
@@ -161,8 +158,7 @@ class Hierarchy:
         )
         issued = await self._issuing.issue_own(caller, signing, drawn, "cross-sign")
         made = x509.load_der_x509_certificate(issued.row.content)
-        row = dataclasses.replace(version.row, crosses=chains.pem(chains.united(version.crosses, [made])))
-        await self._save(row, None)
+        await self._change(version, lambda row: _crossed(row, made))
         return await self._directory.authority(name.id)
 
     async def choose(self, id: str, primary: int | None, retire: int | None) -> Authority:
@@ -171,7 +167,7 @@ class Hierarchy:
         if primary is not None:
             version = await self._directory.version(AuthorityName(id, primary))
             version.must_issue()
-            await self._save(version.row, primary)
+            await self._change(version, lambda row: row, primary)
         if retire is not None:
             version = await self._directory.version(AuthorityName(id, retire))
             if retire == (primary or authority.row.primary_version):
@@ -179,7 +175,7 @@ class Hierarchy:
                     f"{version.name} is the one that issues",
                     hint="let another issue first: hsmsign ca update --primary",
                 )
-            await self._save(dataclasses.replace(version.row, state=AuthorityState.RETIRED), None)
+            await self._change(version, lambda row: dataclasses.replace(row, state=AuthorityState.RETIRED))
         return await self._directory.authority(id)
 
     # ---- the steps ----
@@ -256,32 +252,24 @@ class Hierarchy:
             return
         pending = Version(row)
         if wish.external:
-            row = dataclasses.replace(row, request=await self._request(caller, pending, wish))
-            await self._save(row, None)
+            request = await self._request(caller, pending, wish)
+            await self._change(pending, lambda row: dataclasses.replace(row, request=request))
             return
         certificate = await self._certify(caller, pending, wish, parent)
         chain = "" if parent is None else parent.pem() + parent.row.chain
-        done = dataclasses.replace(
-            row,
-            state=AuthorityState.ACTIVE,
-            certificate=certificate,
-            chain=chain,
-            request=None,
-            latest=int(time.time()),
-        )
-        await self._save(done, number if primary else None)
+        await self._change(pending, lambda row: _established(row, certificate, chain), number if primary else None)
         _log.info("an authority has a certificate", authority=pending.name, subject=wish.subject)
 
     async def _certify(self, caller: Caller, pending: Version, wish: Wish, parent: Version | None) -> bytes:
         if parent is not None:
-            issued = await self._issuing.issue_own(caller, parent, _draw(pending, wish), "intermediate")
+            issued = await self._issuing.issue_own(caller, parent, _draw(wish, pending.public_key), "intermediate")
             return issued.row.content
         tbs = pending.row.request
         if tbs is None:
-            drawn = _draw(pending, wish)
+            drawn = _draw(wish, pending.public_key)
             tbs = to_be_signed(drawn, chains.itself(drawn, pending.scheme), x509.random_serial_number())
             # kept before it is signed: where others have to approve it, they approve these very bytes
-            await self._save(dataclasses.replace(pending.row, request=tbs), None)
+            await self._change(pending, lambda row: dataclasses.replace(row, request=tbs))
         return assemble(tbs, pending.scheme, await self._signed(caller, pending, tbs))
 
     async def _request(self, caller: Caller, pending: Version, wish: Wish) -> bytes:
@@ -294,19 +282,23 @@ class Hierarchy:
             raise answer
         return answer
 
-    async def _save(self, row: AuthorityVersionRow, primary: int | None) -> None:
-        """Put a version as it now is, and the authority's choice where there is one."""
+    async def _change(
+        self,
+        version: Version,
+        change: Callable[[AuthorityVersionRow], AuthorityVersionRow],
+        primary: int | None = None,
+    ) -> None:
+        """Change a version as it is now, which may be another than it was read, and the authority's choice where there
+        is one."""
+        id, number = version.row.authority, version.row.number
 
         def work(connection: Connection) -> None:
-            before = authorities.version(connection, row.authority, row.number)
-            authority = authorities.authority(connection, row.authority)
-            if before is None or authority is None:
-                raise AuthorityStateError(f"cas/{row.authority} is gone")
-            # what CRLs count meanwhile stays
-            kept = {name: getattr(before, name) for name in ("crl_number", "crl_claimed", "responder_key", "responder")}
-            authorities.save_version(
-                connection, dataclasses.replace(row, **kept, latest=max(row.latest, before.latest))
-            )
+            row = authorities.version(connection, id, number)
+            authority = authorities.authority(connection, id)
+            if row is None or authority is None:
+                raise AuthorityStateError(f"{version.name} is gone")
+            changed = change(row)
+            authorities.save_version(connection, dataclasses.replace(changed, latest=max(row.latest, changed.latest)))
             chosen = authority.primary_version if primary is None else primary
             authorities.save(
                 connection, dataclasses.replace(authority, primary_version=chosen, updated=time.time_ns() // 1000)
@@ -316,6 +308,23 @@ class Hierarchy:
         await self._store.write(work, crossed=8)
         self._directory.changed()
         self._changed()
+
+
+def _established(row: AuthorityVersionRow, certificate: bytes, chain: str) -> AuthorityVersionRow:
+    """With its certificate."""
+    return dataclasses.replace(
+        row,
+        state=AuthorityState.ACTIVE,
+        certificate=certificate,
+        chain=chain,
+        request=None,
+        latest=max(row.latest, int(time.time())),
+    )
+
+
+def _crossed(row: AuthorityVersionRow, made: x509.Certificate) -> AuthorityVersionRow:
+    """With one more certificate for its key."""
+    return dataclasses.replace(row, crosses=chains.pem(chains.united(Version(row).crosses, [made])))
 
 
 def _enter(connection: Connection, row: AuthorityVersionRow) -> AuthorityVersionRow:
@@ -335,10 +344,10 @@ def _enter(connection: Connection, row: AuthorityVersionRow) -> AuthorityVersion
     return row
 
 
-def _draw(pending: Version, wish: Wish) -> Draft:
+def _draw(wish: Wish, public_key: PublicKey) -> Draft:
     return ca_draft(
         wish.name,
-        pending.public_key,
+        public_key,
         now=_now(),
         validity=wish.how_long,
         path_length=wish.path_length,

@@ -124,7 +124,7 @@ class Issuing:
     async def issue_own(self, caller: Caller, version: Version, drawn: Draft, profile: str) -> Issued:
         """Issue what the daemon drew up itself, for itself or an authority below; `profile` is for the record."""
         order = Order(version.row.authority, profile, own=OwnKey(drawn.spki))
-        return await self._of(caller, version, drawn, _Asked(order), self._now(version))
+        return await self._of(caller, version, drawn, _Asked(order, drawn=drawn), self._now(version))
 
     async def _of(self, caller: Caller, version: Version, drawn: Draft, asked: _Asked, now: dt.datetime) -> Issued:
         serial = x509.random_serial_number()
@@ -195,6 +195,8 @@ class _Asked:
     vouched: Vouched | None = None
     deadline: float = 0.0
     request: str = ""
+    drawn: Draft | None = None
+    """What the daemon drew up itself: no request says it."""
 
     def fingerprint(self, caller: Caller, version: Version) -> str:
         """Of who asks for what: the same again is the same request."""
@@ -204,8 +206,19 @@ class _Asked:
         what = [hashlib.sha256(order.csr if own is None else own.spki).hexdigest()]
         if own is not None:
             what += [own.subject, *own.names]
+        if self.vouched is not None:
+            what.append(self.vouched.fingerprint)
+        if self.drawn is not None:
+            what += _said(self.drawn)
         parts = (caller.name, order.authority, order.profile, what, validity)
         return hashlib.sha256(json.dumps(["issue", version.row.number, *parts]).encode()).hexdigest()
+
+
+def _said(drawn: Draft) -> list[str]:
+    """Everything that is the same when the same is drawn up later."""
+    length = str((drawn.not_after - drawn.not_before).total_seconds())
+    extensions = (one.value.public_bytes().hex() + str(one.critical) for one in drawn.extensions)
+    return [drawn.subject.public_bytes().hex(), length, *extensions]
 
 
 def validity(seconds: float) -> dt.timedelta | None:

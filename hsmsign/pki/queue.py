@@ -48,6 +48,8 @@ class Job:
     spent: SpentToken | None
     deadline: float
     request: str
+    new: bool = True
+    """Whether its row was made for it; else it goes on with one of before, which may be another's, too."""
     done: asyncio.Future[CertificateRow] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -109,7 +111,7 @@ class IssueQueue:
             elif (other := self._by_serial.get(outcome.serial)) is not None:
                 _follow(job, other)
             else:
-                job.row = outcome
+                job.row, job.new = outcome, outcome.serial == job.row.serial
                 self._by_serial[outcome.serial] = job
                 job.done.add_done_callback(functools.partial(self._forget, outcome.serial))
                 wanted.append(job)
@@ -126,17 +128,15 @@ class IssueQueue:
         signed = [one for outcome in outcomes for one in outcome]
         made = [(job, content) for job, content in signed if isinstance(content, bytes)]
         failed = [(job, error) for job, error in signed if isinstance(error, HsmsignError)]
-        lost = [job.row.serial for job, error in failed if not isinstance(error, ApprovalRequiredError)]
+        lost = [job.row.serial for job, error in failed if job.new and not isinstance(error, ApprovalRequiredError)]
         if lost:
             await self._store.write(lambda connection: certificates.forget(connection, lost), crossed=8)
         for job, error in failed:
             _fail(job, error)
         if made:
-            written = [(job.row.serial, content) for job, content in made]
-            first = await self._store.write(lambda connection: _record(connection, written), crossed=8)
-            for job, content in made:
-                row = dataclasses.replace(job.row, state=CertificateState.ISSUED, content=content)
-                _finish(job, first.get(row.serial, row))
+            known = await self._store.write(lambda connection: _record(connection, made), crossed=8)
+            for job, _ in made:
+                _finish(job, known[job.row.serial])
 
     async def _sign_group(self, jobs: list[Job]) -> list[tuple[Job, bytes | HsmsignError]]:
         """The certificates, or why there are none, of one caller and one key."""
@@ -165,7 +165,7 @@ def _reserve(
     outcomes: list[CertificateRow | HsmsignError] = []
     new: list[Job] = []
     for job in jobs:
-        outcome = _before(job, repeated, waiting, under_way)
+        outcome = _before(connection, job, repeated, waiting, under_way)
         if outcome is None and job.spent is not None and job.spent.fingerprint in spent:
             outcome = TokenSpentError("the identity token was used before", hint="get a new one from its issuer")
         if outcome is None:
@@ -182,32 +182,56 @@ def _reserve(
 
 
 def _before(
+    connection: Connection,
     job: Job,
     repeated: dict[str, CertificateRow],
     waiting: dict[str, CertificateRow],
     under_way: dict[str, Job],
 ) -> CertificateRow | HsmsignError | None:
     """What the same request came to before: by its id, or because it waits for approvals."""
-    if job.row.request_id:
-        row = repeated.get(job.row.request_id)
-        if row is not None and row.fingerprint != job.row.fingerprint:
-            return FailedPreconditionError(
-                f"request_id {job.row.request_id} was used for another request",
-                hint="a new request needs a new id; the same id repeats the same request",
-            )
-        return row
-    row = waiting.get(job.row.fingerprint)
-    if row is None or row.request_id or row.serial in under_way:
+    id = job.row.request_id
+    row = repeated.get(id) if id else waiting.get(job.row.fingerprint)
+    if row is None:
+        return None
+    if id and row.fingerprint != job.row.fingerprint:
+        return FailedPreconditionError(
+            f"request_id {id} was used for another request",
+            hint="a new request needs a new id; the same id repeats the same request",
+        )
+    if not id and (row.request_id or row.serial in under_way):
+        return None
+    if row.state is CertificateState.PENDING and row.serial not in under_way and _is_stale(row):
+        certificates.forget(connection, [row.serial])  # it would be valid for a moment only, or not at all
         return None
     return row
 
 
-def _record(connection: Connection, made: Sequence[tuple[str, bytes]]) -> dict[str, CertificateRow]:
-    """Put the certificates. Answers with those that another daemon had put before: what counts is what it gave out."""
-    found = certificates.rows(connection, [serial for serial, _ in made])
-    before = {serial: row for serial, row in found.items() if row.state is CertificateState.ISSUED}
-    certificates.issued(connection, [(serial, content) for serial, content in made if serial not in before])
-    return before
+def _is_stale(row: CertificateRow) -> bool:
+    """Whether less than half of its life is left."""
+    return row.not_after - time.time() < (row.not_after - row.not_before) / 2
+
+
+def _record(connection: Connection, made: Sequence[tuple[Job, bytes]]) -> dict[str, CertificateRow]:
+    """Put the certificates. Answers with what the store knows of each: where another daemon was faster with the same
+    row, what that one gave out counts; where it gave the row up meanwhile, it is put again."""
+    known = certificates.rows(connection, [job.row.serial for job, _ in made])
+    signed, again = [], []
+    for job, content in made:
+        row = dataclasses.replace(job.row, state=CertificateState.ISSUED, content=content)
+        before = known.get(row.serial)
+        if before is None:
+            again.append((row, job.spent))
+        elif before.state is CertificateState.PENDING:
+            signed.append((row.serial, content))
+        else:
+            row = before
+        known[row.serial] = row
+    certificates.issued(connection, signed)
+    certificates.add(connection, [row for row, _ in again])
+    tokens = [dataclasses.replace(token, serial=row.serial) for row, token in again if token is not None]
+    there = certificates.spent(connection, [token.fingerprint for token in tokens])
+    certificates.spend(connection, [token for token in tokens if token.fingerprint not in there])
+    return known
 
 
 def _certificate(job: Job, signature: bytes | HsmsignError) -> bytes | HsmsignError:

@@ -7,7 +7,7 @@ import asyncio
 import datetime as dt
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -64,7 +64,6 @@ class _Kept:
     version: Version
     this_update: dt.datetime
     next_update: dt.datetime
-    good: bool
     asked: int = 0
     """How often since it was signed."""
 
@@ -98,6 +97,9 @@ class Responding:
         self._waiting: list[_Wanted] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._looked = int(time.time())
+        self._changed: dict[str, float] = {}
+        """When we heard (`time.monotonic()`) that a certificate was revoked, or for another reason."""
+        self._seen: frozenset[certificates.Change] = frozenset()
 
     async def answer_path(self, path: str) -> Answer:
         """The answer to a request that came by GET; `path` is what follows the responder's URL."""
@@ -125,7 +127,7 @@ class Responding:
         return await asyncio.shield(self._put(question, version).done)
 
     def revoked(self, row: CertificateRow) -> None:
-        """A certificate was revoked: what is kept of it is wrong."""
+        """A certificate was revoked, or the reason changed: what is kept of it is wrong."""
         self._forget({row.serial})
 
     async def run(self) -> None:
@@ -140,9 +142,12 @@ class Responding:
     async def look(self) -> None:
         """Once."""
         now, since = int(time.time()), self._looked - _OVERLAP
-        found = await self._store.read(lambda connection: certificates.revoked_since(connection, since))
+        found = await self._store.read(lambda connection: certificates.changed_since(connection, since))
         self._looked = now
-        self._forget(set(found))  # also one that was signed for while it was revoked
+        self._forget({serial for serial, _ in frozenset(found) - self._seen})
+        self._seen = frozenset(found)
+        aged = time.monotonic() - 2 * _OVERLAP
+        self._changed = {serial: heard for serial, heard in self._changed.items() if heard > aged}
         old = [kept for kept in self._kept.values() if kept.this_update.timestamp() + self._times.refresh < now]
         for kept in old:
             if kept.asked:
@@ -200,11 +205,7 @@ class Responding:
             groups[wanted.version.name].append(wanted)
         try:
             for group in groups.values():
-                await self._sign_group(group)
-        except HsmsignError as error:
-            _log.warning("OCSP requests are not answered", error=error.message, hint=error.hint)
-        except Exception:  # noqa: BLE001 - whoever asked gets an answer, whatever it was
-            _log.exception("OCSP requests are not answered")
+                await self._sign_or_say(group)
         finally:
             for wanted in batch:
                 if wanted.question.nonce is None:
@@ -212,10 +213,20 @@ class Responding:
                 if not wanted.done.done():
                     wanted.done.set_result(_failed(OCSPResponseStatus.TRY_LATER))
 
+    async def _sign_or_say(self, group: Sequence[_Wanted]) -> None:
+        """One authority's fault keeps no answer of another's back."""
+        try:
+            await self._sign_group(group)
+        except HsmsignError as error:
+            _log.warning("OCSP requests are not answered", error=error.message, hint=error.hint)
+        except Exception:  # noqa: BLE001 - whoever asked gets an answer, whatever it was
+            _log.exception("OCSP requests are not answered")
+
     async def _sign_group(self, group: Sequence[_Wanted]) -> None:
         """Answer questions about certificates of one version."""
         version = group[0].version
         delegate = await self._responders.of(version)
+        began = time.monotonic()
         this_update = _now()
         next_update = this_update + dt.timedelta(seconds=int(self._times.lifetime))
         statuses = await self._statuses(group)
@@ -237,12 +248,15 @@ class Responding:
                 _log.warning("an OCSP answer was not signed", error=signature.message)
                 continue
             der = assemble(part, signature, delegate.responder)
-            kept = _Kept(der, wanted.question, version, this_update, next_update, status is GOOD)
-            wanted.done.set_result(self._answered(wanted, status, kept))
+            kept = _Kept(der, wanted.question, version, this_update, next_update)
+            wanted.done.set_result(self._answered(wanted, status, kept, began))
 
-    def _answered(self, wanted: _Wanted, status: Status, kept: _Kept) -> Answer:
-        # what was never issued may be issued in a moment
-        if wanted.question.nonce is not None or status is UNKNOWN:
+    def _answered(self, wanted: _Wanted, status: Status, kept: _Kept, began: float) -> Answer:
+        """`began`: when it was asked how the certificate does."""
+        late = time.monotonic() - began > _OVERLAP / 2
+        changed = self._changed.get(serial_text(wanted.question.serial), 0.0) >= began
+        # what was never issued may be issued in a moment; what was revoked meanwhile is told to nobody else
+        if wanted.question.nonce is not None or status is UNKNOWN or late or changed:
             return Answer(kept.der, NOT_CACHED)
         key = _key(wanted.question, wanted.version)
         self._kept[key] = kept
@@ -268,10 +282,11 @@ class Responding:
                 statuses.append(GOOD if one.state == CertificateState.ISSUED.value else UNKNOWN)
         return statuses
 
-    def _forget(self, serials: set[str]) -> None:
-        """Answers that call these good."""
-        for key, kept in list(self._kept.items()) if serials else ():
-            if kept.good and serial_text(key[1]) in serials:
+    def _forget(self, serials: Collection[str]) -> None:
+        """Answers about these, also those that are on their way."""
+        self._changed.update(dict.fromkeys(serials, time.monotonic()))
+        for key in list(self._kept) if serials else ():
+            if serial_text(key[1]) in serials:
                 del self._kept[key]
 
 

@@ -104,4 +104,5 @@ def _changed(
         reason=reason.name,
         invalidity=invalidity if invalidity is not None else row.invalidity,
         revoked_by=caller.name,
+        changed=now,
     )

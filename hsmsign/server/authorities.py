@@ -169,6 +169,8 @@ class CertificateAuthorityService:
         name = ca_names.authority(request.name)
         await self._allowed.require(call.caller, Action.READ, name)
         version = await self._office.directory.version(name)
+        if request.shard >= version.row.shards:
+            raise AuthorityStateError(f"{version.name} has {version.row.shards} shards, from 0")
         row = await self._office.crl(version.row.authority, version.row.number, request.shard, delta=request.delta)
         if row is None:
             raise AuthorityStateError(

@@ -67,7 +67,7 @@ def issued(connection: Connection, signed: Sequence[tuple[str, bytes]]) -> None:
     """They are signed: serial numbers and certificates."""
     statement = (
         update(certificates)
-        .where(certificates.c.serial == bindparam("which"))
+        .where(certificates.c.serial == bindparam("which"), certificates.c.state == _PENDING)
         .values(state=_ISSUED, content=bindparam("made"))
     )
     if signed:
@@ -76,14 +76,15 @@ def issued(connection: Connection, signed: Sequence[tuple[str, bytes]]) -> None:
 
 def forget(connection: Connection, serials: Collection[str]) -> None:
     """Take away what was never signed, and the tokens that were used for it."""
-    gone = and_(certificates.c.serial.in_(serials), certificates.c.state == _PENDING)
-    connection.execute(delete(certificates).where(gone))
-    connection.execute(delete(spent_tokens).where(spent_tokens.c.serial.in_(serials)))
+    waiting = and_(certificates.c.serial.in_(serials), certificates.c.state == _PENDING)
+    gone = list(connection.execute(select(certificates.c.serial).where(waiting)).scalars())
+    connection.execute(delete(certificates).where(certificates.c.serial.in_(gone)))
+    connection.execute(delete(spent_tokens).where(spent_tokens.c.serial.in_(gone)))
 
 
 def revoke(connection: Connection, row: CertificateRow) -> None:
     """Put how, when and by whom it was revoked."""
-    values = {name: getattr(row, name) for name in ("revoked", "reason", "invalidity", "revoked_by")}
+    values = {name: getattr(row, name) for name in ("revoked", "reason", "invalidity", "revoked_by", "changed")}
     connection.execute(update(certificates).where(certificates.c.serial == row.serial).values(values))
 
 
@@ -115,7 +116,7 @@ def revoked(
     since: int,
 ) -> list[Any]:
     """serial, revoked, reason, invalidity of at most `size` certificates with serial numbers (as text) greater than
-    `after`, that end after a time and were revoked since another."""
+    `after`, that end after a time and were revoked, or changed, since another."""
     table = certificates.c
     statement = (
         select(table.serial, table.revoked, table.reason, table.invalidity)
@@ -125,7 +126,7 @@ def revoked(
             table.shard == shard,
             table.serial > after,
             table.revoked.is_not(None),
-            table.revoked >= since,
+            table.changed >= since,
             table.not_after > ends_after,
         )
         .order_by(table.serial)
@@ -141,11 +142,25 @@ def statuses(connection: Connection, serials: Collection[str]) -> dict[str, Any]
     return {row.serial: row for row in connection.execute(select(*columns).where(table.serial.in_(serials)))}
 
 
-def revoked_since(connection: Connection, moment: int) -> list[str]:
-    """The serial numbers of those that were revoked since a time (seconds since 1970)."""
+Change = tuple[str, int]
+"""The serial number of a certificate that was revoked, or whose reason changed, and when (seconds since 1970)."""
+
+
+def changed_since(connection: Connection, moment: int) -> list[Change]:
+    """Those of all authorities since a time."""
     table = certificates.c
-    statement = select(table.serial).where(table.revoked.is_not(None), table.revoked >= moment)
-    return list(connection.execute(statement).scalars())
+    statement = select(table.serial, table.changed).where(table.changed.is_not(None), table.changed >= moment)
+    return [(row.serial, row.changed) for row in connection.execute(statement)]
+
+
+def changed_of(
+    connection: Connection, authority: str, version: int, shard: int, moment: int, size: int
+) -> list[Change]:
+    """At most `size` of one shard since a time."""
+    table = certificates.c
+    where = table.authority == authority, table.version == version, table.shard == shard
+    statement = select(table.serial, table.changed).where(*where, table.changed.is_not(None), table.changed >= moment)
+    return [(row.serial, row.changed) for row in connection.execute(statement.limit(size))]
 
 
 def spent(connection: Connection, fingerprints: Collection[str]) -> dict[str, str]:

@@ -111,6 +111,8 @@ class CertificateRow:
     """The name of a ReasonFlags."""
     invalidity: int | None = None
     revoked_by: str | None = None
+    changed: int | None = None
+    """When it was revoked, or the reason became another; seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,7 @@ certificates = Table(
     Column("reason", String(24), nullable=True),
     Column("invalidity", BigInteger, nullable=True),
     Column("revoked_by", Text, nullable=True),
+    Column("changed", BigInteger, nullable=True),
     PrimaryKeyConstraint("serial", name="certificates_pk"),
     ForeignKeyConstraint(
         ["authority", "version"],
@@ -108,10 +109,19 @@ Index(
     postgresql_where=certificates.c.revoked.is_not(None),
 )
 Index(
-    "certificates_revoked_lately",
-    certificates.c.revoked,
-    sqlite_where=certificates.c.revoked.is_not(None),
-    postgresql_where=certificates.c.revoked.is_not(None),
+    "certificates_changed",
+    certificates.c.changed,
+    sqlite_where=certificates.c.changed.is_not(None),
+    postgresql_where=certificates.c.changed.is_not(None),
+)
+Index(
+    "certificates_changed_of_shard",
+    certificates.c.authority,
+    certificates.c.version,
+    certificates.c.shard,
+    certificates.c.changed,
+    sqlite_where=certificates.c.changed.is_not(None),
+    postgresql_where=certificates.c.changed.is_not(None),
 )
 Index(
     "certificates_pending",
@@ -158,6 +168,7 @@ crl_parts = Table(
     Column("number", BigInteger, nullable=False),
     Column("part", Integer, nullable=False),
     Column("data", LargeBinary, nullable=False),
+    Column("created", BigInteger, nullable=False),
     PrimaryKeyConstraint("authority", "version", "number", "part", name="crl_parts_pk"),
 )
 

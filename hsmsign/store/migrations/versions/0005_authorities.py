@@ -85,6 +85,7 @@ def _make_certificates() -> None:
         sa.Column("reason", sa.String(24), nullable=True),
         sa.Column("invalidity", sa.BigInteger, nullable=True),
         sa.Column("revoked_by", sa.Text, nullable=True),
+        sa.Column("changed", sa.BigInteger, nullable=True),
         sa.PrimaryKeyConstraint("serial", name="certificates_pk"),
         sa.ForeignKeyConstraint(
             ["authority", "version"],
@@ -95,7 +96,9 @@ def _make_certificates() -> None:
     )
     op.create_index("certificates_by_creation", "certificates", ["created", "serial"])
     _make_partial("certificates_revoked", ["authority", "version", "shard", "serial"], "revoked IS NOT NULL")
-    _make_partial("certificates_revoked_lately", ["revoked"], "revoked IS NOT NULL")
+    _make_partial("certificates_changed", ["changed"], "changed IS NOT NULL")
+    of_shard = ["authority", "version", "shard", "changed"]
+    _make_partial("certificates_changed_of_shard", of_shard, "changed IS NOT NULL")
     _make_partial("certificates_pending", ["fingerprint"], "state = 'PENDING'")
     op.create_table(
         "spent_tokens",
@@ -137,5 +140,6 @@ def _make_crls() -> None:
         sa.Column("number", sa.BigInteger, nullable=False),
         sa.Column("part", sa.Integer, nullable=False),
         sa.Column("data", sa.LargeBinary, nullable=False),
+        sa.Column("created", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("authority", "version", "number", "part", name="crl_parts_pk"),
     )
