@@ -24,7 +24,7 @@ from hsmsign.client import CertificateInfo, Client
 Add = Callable[[str, Callable[[], float], Callable[[], Figures]], None]
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 _BATCH, _CALLERS, _CONNECTIONS = 250, 2, 32
-_PROFILE = 'url = "http://pki.example.org"\n[profiles.server]\nnames.dns = ["*.example.org"]\n'
+_PROFILE = 'url = "http://pki.example.org"\n[crl]\nsettle = "1d"\n[profiles.server]\nnames.dns = ["*.example.org"]\n'
 _POST = """wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/ocsp-request"
 local file = io.open("{body}", "rb")
@@ -146,10 +146,10 @@ def _revoke(store: Path, size: int) -> None:
         now = int(time.time())
         connection.executemany(
             "INSERT INTO certificates (serial, authority, version, shard, state, profile, requester, identity, subject,"
-            " names, not_before, not_after, public_key, fingerprint, content, created, revoked, reason)"
-            " VALUES (?, 'authority', 1, 0, 'ISSUED', 'server', '', '', '', '[]', ?, ?, '', '', x'', 0, ?,"
+            " names, not_before, not_after, public_key, fingerprint, content, created, revoked, changed, reason)"
+            " VALUES (?, 'authority', 1, 0, 'ISSUED', 'server', '', '', '', '[]', ?, ?, '', '', x'', 0, ?, ?,"
             " 'superseded')",
-            ((f"{(1 << 158) + n:x}", now, now + 10**7, now) for n in range(there, size)),
+            ((f"{(1 << 158) + n:x}", now, now + 10**7, now, now) for n in range(there, size)),
         )
 
 

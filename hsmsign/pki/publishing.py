@@ -35,7 +35,7 @@ _CLAIM = 900
 """Seconds for which one daemon makes the CRLs of a version, unless it is done before."""
 _READ = 300
 """Seconds for which a CRL that is no longer the newest is kept: somebody may be reading it."""
-_TURN = 20.0
+_TURN = 120.0
 """Seconds for which whoever wants CRLs now waits for others who make them."""
 _PATIENCE = 60.0
 """Seconds until something that went wrong is tried again."""

@@ -142,7 +142,8 @@ class Responding:
     async def look(self) -> None:
         """Once."""
         now, since = int(time.time()), self._looked - _OVERLAP
-        found = await self._store.read(lambda connection: certificates.changed_since(connection, since))
+        serials = sorted({serial_text(serial) for _, serial, _ in (*self._kept, *self._asked)})
+        found = await self._store.read(lambda connection: certificates.changed_among(connection, serials, since))
         self._looked = now
         self._forget({serial for serial, _ in frozenset(found) - self._seen})
         self._seen = frozenset(found)

@@ -14,6 +14,8 @@ from hsmsign.store.pki_tables import certificates, spent_tokens
 
 WAITS_MAX = 31 * 86_400
 """Seconds for which something may wait for its signature: longer than approvals are waited for."""
+_AT_ONCE = 500
+"""Serial numbers of one statement."""
 _PENDING, _ISSUED = CertificateState.PENDING.value, CertificateState.ISSUED.value
 
 
@@ -126,7 +128,8 @@ def revoked(
             table.shard == shard,
             table.serial > after,
             table.revoked.is_not(None),
-            table.changed >= since,
+            # for all of them the index by serial number is the right one, and SQLite would take that by time
+            *((table.changed >= since,) if since else ()),
             table.not_after > ends_after,
         )
         .order_by(table.serial)
@@ -146,11 +149,15 @@ Change = tuple[str, int]
 """The serial number of a certificate that was revoked, or whose reason changed, and when (seconds since 1970)."""
 
 
-def changed_since(connection: Connection, moment: int) -> list[Change]:
-    """Those of all authorities since a time."""
+def changed_among(connection: Connection, serials: Sequence[str], moment: int) -> list[Change]:
+    """Those of these serial numbers since a time."""
     table = certificates.c
-    statement = select(table.serial, table.changed).where(table.changed.is_not(None), table.changed >= moment)
-    return [(row.serial, row.changed) for row in connection.execute(statement)]
+    found: list[Change] = []
+    for at in range(0, len(serials), _AT_ONCE):
+        some = table.serial.in_(serials[at : at + _AT_ONCE])
+        statement = select(table.serial, table.changed).where(some, table.changed >= moment)
+        found += [(row.serial, row.changed) for row in connection.execute(statement)]
+    return found
 
 
 def changed_of(

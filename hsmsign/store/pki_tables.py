@@ -109,12 +109,6 @@ Index(
     postgresql_where=certificates.c.revoked.is_not(None),
 )
 Index(
-    "certificates_changed",
-    certificates.c.changed,
-    sqlite_where=certificates.c.changed.is_not(None),
-    postgresql_where=certificates.c.changed.is_not(None),
-)
-Index(
     "certificates_changed_of_shard",
     certificates.c.authority,
     certificates.c.version,

@@ -96,7 +96,6 @@ def _make_certificates() -> None:
     )
     op.create_index("certificates_by_creation", "certificates", ["created", "serial"])
     _make_partial("certificates_revoked", ["authority", "version", "shard", "serial"], "revoked IS NOT NULL")
-    _make_partial("certificates_changed", ["changed"], "changed IS NOT NULL")
     of_shard = ["authority", "version", "shard", "changed"]
     _make_partial("certificates_changed_of_shard", of_shard, "changed IS NOT NULL")
     _make_partial("certificates_pending", ["fingerprint"], "state = 'PENDING'")
