@@ -20,7 +20,7 @@ from hsmsign.model.errors import HsmsignError
 from hsmsign.store.pki_tables import certificates
 from tests.support.daemon import Daemon, eventually
 from tests.support.pki import make_csr, make_hierarchy, with_ca
-from tests.support.postgresql import PostgreSQL
+from tests.support.postgresql import PostgreSQL, start_postgresql
 
 
 def rows(url: str) -> dict[str, sa.Row]:
@@ -115,7 +115,7 @@ def test_a_request_whose_worker_died_gives_the_certificate_that_was_begun(new_da
 
 @pytest.fixture
 def server() -> Iterator[PostgreSQL]:
-    running = PostgreSQL()
+    running = start_postgresql()
     yield running
     running.stop()
 

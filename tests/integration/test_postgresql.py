@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.daemon import Daemon
-from tests.support.postgresql import PostgreSQL
+from tests.support.postgresql import PostgreSQL, start_postgresql
 
 
 @pytest.fixture
 def server() -> Iterator[PostgreSQL]:
-    running = PostgreSQL()
+    running = start_postgresql()
     yield running
     running.stop()
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, on a Unix socket in a folder of its own."""
+"""A PostgreSQL server of the tests' own on a Unix socket, or the one that HSMSIGN_TEST_POSTGRES names."""
 
 from __future__ import annotations
 
@@ -9,11 +9,55 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Protocol
+
+import sqlalchemy as sa
 
 _BINARIES = ("/usr/lib/postgresql", "/usr/local/pgsql")
 
 
-class PostgreSQL:
+class PostgreSQL(Protocol):
+    """A server on which databases can be made."""
+
+    def new_database(self) -> str:
+        """The URL of an empty database."""
+        ...
+
+    def stop(self) -> None:
+        """Leave nothing behind."""
+        ...
+
+
+def start_postgresql() -> PostgreSQL:
+    """The server at the URL in HSMSIGN_TEST_POSTGRES, whose user may create databases; without it, a new one."""
+    url = os.environ.get("HSMSIGN_TEST_POSTGRES")
+    return Given(url) if url else Own()
+
+
+class Given:
+    """Somebody's server: only the databases made here are touched, and they are dropped at the end."""
+
+    def __init__(self, url: str) -> None:
+        self._url = sa.make_url(url).set(drivername="postgresql+psycopg")
+        self._engine = sa.create_engine(self._url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        self._made: list[str] = []
+
+    def new_database(self) -> str:
+        """The URL of an empty database."""
+        name = f"hsmsign_test_{secrets.token_hex(6)}"
+        with self._engine.connect() as connection:
+            connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE template0"))
+        self._made.append(name)
+        return self._url.set(database=name).render_as_string(hide_password=False)
+
+    def stop(self) -> None:
+        """Drop what was made."""
+        with self._engine.connect() as connection:
+            for name in self._made:
+                connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+class Own:
     """Starts when it is made; `stop` ends it and removes its folder. Raises AssertionError where none is installed."""
 
     def __init__(self) -> None:

@@ -16,6 +16,7 @@
 
 #define RUN(test)                                                                                           \
     do {                                                                                                    \
+        (void)fprintf(stderr, "%s\n", #test); /* the last one named is the one that failed */               \
         test();                                                                                             \
         passed++;                                                                                           \
     } while (0)

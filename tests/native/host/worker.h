@@ -97,8 +97,11 @@ static inline struct answers *answers_to(int fd, uint64_t id, uint32_t count)
 
 static inline void all_have(const struct answers *answers, hsm_status status)
 {
-    for (uint32_t i = 0; i < answers->count; i++)
+    for (uint32_t i = 0; i < answers->count; i++) {
+        if (answers->status[i] != (uint32_t)status)
+            (void)fprintf(stderr, "answer %u of %u: status %u\n", i, answers->count, answers->status[i]);
         CHECK(answers->status[i] == (uint32_t)status);
+    }
 }
 
 #endif

@@ -15,13 +15,13 @@ from hsmsign.model.device import Protection
 from hsmsign.model.errors import ConfigurationError, CrossedError, StoreUnavailableError
 from hsmsign.store import Store, VersionRow, VersionState, migrate, queries
 from hsmsign.store.tables import metadata
-from tests.support.postgresql import PostgreSQL
+from tests.support.postgresql import PostgreSQL, start_postgresql
 from tests.support.rows import KEY, VERSION
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgreSQL]:
-    running = PostgreSQL()
+    running = start_postgresql()
     yield running
     running.stop()
 
