@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hsmsign.cli.common import READABLE, Session, pass_session, shared, when, write_out
+from hsmsign.cli.renewing import keep_fresh, run_hook
 from hsmsign.model.errors import HsmsignError
 
 if TYPE_CHECKING:
@@ -64,23 +65,22 @@ def check(session: Session, certificate: Path) -> int:
 @pass_session
 def staple(session: Session, certificate: Path, out: Path, follow: bool, hook: str | None) -> None:
     """Keep the OCSP answer for a certificate in a file, for ssl_stapling_file of nginx or CERT.ocsp of HAProxy."""
-    while True:
-        try:
-            answer, der = _ask(session, certificate)
-            write_out(out, der)
-            click.echo(
-                f"{out}: {answer.certificate_status.name.lower()}, until {when(answer.next_update_utc)}", err=True
-            )
-            _run(hook)
-            wait = _half(answer)
-        except HsmsignError as error:
-            if not follow:
-                raise
-            click.echo(f"{out}: not renewed, again in {_PAUSE:.0f} s: {error.message}", err=True)
-            wait = _PAUSE
-        if not follow:
-            return
-        time.sleep(wait)
+    due = 0.0
+
+    def work() -> tuple[bool, float]:
+        nonlocal due
+        if (left := due - time.time()) > 0:
+            return False, left
+        answer, der = _ask(session, certificate)
+        write_out(out, der)
+        click.echo(f"{out}: {answer.certificate_status.name.lower()}, until {when(answer.next_update_utc)}", err=True)
+        due = time.time() + _half(answer)
+        return True, _half(answer)
+
+    if follow:
+        keep_fresh(out, work, lambda: run_hook(hook, out))
+    work()
+    run_hook(hook, out)
 
 
 def _ask(session: Session, path: Path) -> tuple[x509_ocsp.OCSPResponse, bytes]:
@@ -120,12 +120,3 @@ def _half(answer: x509_ocsp.OCSPResponse) -> float:
     if answer.next_update_utc is None:
         return _PAUSE
     return max(1.0, (answer.next_update_utc - answer.this_update_utc).total_seconds() / 2)
-
-
-def _run(hook: str | None) -> None:
-    if hook is not None:
-        import subprocess
-
-        done = subprocess.run(["sh", "-c", hook], check=False)
-        if done.returncode:
-            click.echo(f"the hook failed with {done.returncode}", err=True)

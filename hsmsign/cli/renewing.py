@@ -1,4 +1,4 @@
-"""hsmsign cert renew: a certificate in a file stays fresh."""
+"""hsmsign cert renew: a certificate in a file stays fresh; and how a command goes on for ever that keeps a file so."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import os
 import random
 import subprocess
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -21,10 +22,76 @@ if TYPE_CHECKING:
 
     from hsmsign.client import CertificateInfo
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 3600.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 3600.0
 _LOOK_EVERY = 60.0
+_LEAST = 10.0
+"""Seconds between two renewals."""
 _PART = 3
 """It is renewed when a third of its life is left."""
+_FAILURES = (HsmsignError, click.ClickException, OSError)
+
+
+@dataclass(slots=True)
+class Pause:
+    """How long to wait before something is done again: longer with every failure."""
+
+    _seconds: float = _FIRST_PAUSE
+    _until: float = field(default_factory=time.monotonic)
+
+    @property
+    def left(self) -> float:
+        """Seconds that are still to wait, or 0."""
+        return max(0.0, self._until - time.monotonic())
+
+    def failed(self) -> float:
+        """Seconds until it is tried again: for who reads of it."""
+        told = self._seconds
+        # so that not all ask at once
+        self._until = time.monotonic() + told * random.uniform(0.8, 1.2)  # noqa: S311
+        self._seconds = min(told * 2, _LONGEST_PAUSE)
+        return told
+
+    def done(self, seconds: float) -> None:
+        """It went well; the next time is in so many seconds."""
+        self._seconds = _FIRST_PAUSE
+        self._until = time.monotonic() + seconds
+
+
+def keep_fresh(file: Path, work: Callable[[], tuple[bool, float]], hook: Callable[[], None]) -> NoReturn:
+    """Keep a file fresh, for ever. `work` does what is due, and gives whether it wrote the file and in how many seconds
+    something is due; it is called every minute at least. `hook` is run whenever the file was written. What fails
+    (HsmsignError, ClickException, OSError) is told on stderr and done again after a pause; so is the hook, for itself,
+    until it succeeds. Raises BrokenPipeError when nobody reads what is told."""
+    working, hooking = Pause(), Pause()
+    owed = False
+    while True:
+        if not working.left:
+            try:
+                written, seconds = work()
+                # a suspended machine and a file that somebody replaced: look again, do not trust a long sleep
+                working.done(min(max(seconds, 0.0), _LOOK_EVERY))
+                if written:
+                    owed, hooking = True, Pause()
+            except BrokenPipeError:
+                raise
+            except _FAILURES as error:
+                click.echo(f"{file}: not renewed, again in {working.failed():.0f} s: {_words(error)}", err=True)
+        if owed and not hooking.left:
+            try:
+                hook()
+                owed = False
+            except _FAILURES as error:
+                click.echo(f"{_words(error)}; again in {hooking.failed():.0f} s", err=True)
+        time.sleep(min(working.left, hooking.left) if owed else working.left)
+
+
+def run_hook(command: str | None, file: Path, environment: Mapping[str, str] | None = None) -> None:
+    """Run it by sh, where there is one. Raises ClickException where it fails."""
+    if command is None:
+        return
+    done = subprocess.run(["sh", "-c", command], env={**os.environ, **(environment or {})}, check=False)
+    if done.returncode:
+        raise click.ClickException(f"{file} is renewed, and the hook failed with {done.returncode}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +136,13 @@ def renew(
     if (key is None) == (key_file is None):
         raise click.UsageError("say its key: --key KEY of the daemon, or --key-file FILE")
     renewal = Renewal(file, authority, profile, key, key_file, hook)
+    if follow:
+        _follow(session, renewal, now=now)
     if now or _left(file) <= 0:
         _renew(session, renewal)
-    elif not follow:
+        _run_hook(renewal)
+    else:
         click.echo(f"{file}: not yet, {dt.timedelta(seconds=int(_left(file)))} to go", err=True)
-    pause = _FIRST_PAUSE
-    while follow:
-        # a suspended machine and a file that somebody replaced: look again, do not trust a long sleep
-        time.sleep(min(max(_left(file), 0.0), _LOOK_EVERY))
-        if _left(file) > 0:
-            continue
-        try:
-            _renew(session, renewal)
-            pause = _FIRST_PAUSE
-        except HsmsignError as error:
-            click.echo(f"{file}: not renewed, again in {pause:.0f} s: {error.message}", err=True)
-            time.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - so that not all ask at once
-            pause = min(pause * 2, _LONGEST_PAUSE)
 
 
 def read_certificate(path: Path) -> x509.Certificate:
@@ -108,20 +165,35 @@ def _left(file: Path) -> float:
     return ends - (ends - begins) / _PART - time.time()
 
 
+def _follow(session: Session, renewal: Renewal, *, now: bool) -> NoReturn:
+    at_once = now
+
+    def work() -> tuple[bool, float]:
+        nonlocal at_once
+        left = 0.0 if at_once else _left(renewal.file)
+        if left > 0:
+            return False, left
+        _renew(session, renewal)
+        at_once = False
+        return True, _LEAST  # one that is old when it comes is not asked for without end
+
+    keep_fresh(renewal.file, work, lambda: _run_hook(renewal))
+
+
 def _renew(session: Session, renewal: Renewal) -> None:
     before = read_certificate(renewal.file)
     made = _issue(session, renewal, before)
     write_out(renewal.file, made.chain.encode(), mode=renewal.file.stat().st_mode & 0o777)
     session.show(made, lambda: [f"{renewal.file}: {made.name}, until {when(made.not_after)}"])
-    if renewal.hook is not None:
-        environment = {**os.environ, "HSMSIGN_CERTIFICATE": str(renewal.file)}
-        done = subprocess.run(["sh", "-c", renewal.hook], env=environment, check=False)
-        if done.returncode:
-            raise click.ClickException(f"{renewal.file} is renewed, and the hook failed with {done.returncode}")
+
+
+def _run_hook(renewal: Renewal) -> None:
+    run_hook(renewal.hook, renewal.file, {"HSMSIGN_CERTIFICATE": str(renewal.file)})
 
 
 def _issue(session: Session, renewal: Renewal, before: x509.Certificate) -> CertificateInfo:
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     ca = session.client.ca
@@ -136,8 +208,16 @@ def _issue(session: Session, renewal: Renewal, before: x509.Certificate) -> Cert
     builder = x509.CertificateSigningRequestBuilder().subject_name(before.subject)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    key: Any = load_pem_private_key((renewal.key_file or Path()).read_bytes(), None)
+    path = renewal.key_file or Path()
+    try:
+        key: Any = load_pem_private_key(path.read_bytes(), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise click.ClickException(f"{path} holds no private key (PEM, without a passphrase)") from None
     return ca.issue(renewal.authority, builder.sign(key, _hash(key)), profile=renewal.profile)
+
+
+def _words(error: Exception) -> str:
+    return error.message if isinstance(error, HsmsignError | click.ClickException) else str(error)
 
 
 def _hash(key: Any) -> Any:

@@ -10,6 +10,7 @@ from hsmsign.model.errors import ResourceNameError
 _ID = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 _VERSION = re.compile(r"cas/([^/]+)/versions/([1-9][0-9]{0,8})")
 _SERIAL = re.compile(r"[0-9a-f]{1,40}")
+_NUMBER_MAX = 999_999_999
 _GRAMMAR = (
     "it is cas/ID or cas/ID/versions/N; an ID has 1 to 63 of a-z 0-9 . _ - and begins and ends with a letter or digit"
 )
@@ -17,10 +18,15 @@ _GRAMMAR = (
 
 @dataclass(frozen=True, slots=True)
 class AuthorityName:
-    """An authority, or with a `number` one version of it."""
+    """An authority, or with a `number` (from 1 on) one version of it. Raises ResourceNameError where either is outside
+    the grammar."""
 
     id: str
     number: int | None = None
+
+    def __post_init__(self) -> None:
+        if not _ID.fullmatch(self.id) or not (self.number is None or 1 <= self.number <= _NUMBER_MAX):
+            raise _bad(f"cas/{self.id}" if self.number is None else f"cas/{self.id}/versions/{self.number}")
 
     def __str__(self) -> str:
         return f"cas/{self.id}" if self.number is None else f"cas/{self.id}/versions/{self.number}"
@@ -29,10 +35,11 @@ class AuthorityName:
 def authority(text: str) -> AuthorityName:
     """Read the name of an authority or of a version. Raises ResourceNameError."""
     found = _VERSION.fullmatch(text)
-    id, number = (found[1], int(found[2])) if found else (text.removeprefix("cas/"), None)
-    if not text.startswith("cas/") or not _ID.fullmatch(id):
-        raise ResourceNameError(f"{_shown(text)} is no name of an authority", hint=_GRAMMAR)
-    return AuthorityName(id, number)
+    if found:
+        return AuthorityName(found[1], int(found[2]))
+    if not text.startswith("cas/"):
+        raise _bad(text)
+    return AuthorityName(text.removeprefix("cas/"))
 
 
 def authority_id(text: str) -> str:
@@ -65,6 +72,10 @@ def certificate(text: str) -> str:
 def serial_text(serial: int) -> str:
     """A serial number as the store and the names have it."""
     return f"{serial:x}"
+
+
+def _bad(text: str) -> ResourceNameError:
+    return ResourceNameError(f"{_shown(text)} is no name of an authority", hint=_GRAMMAR)
 
 
 def _shown(text: str) -> str:

@@ -23,7 +23,7 @@ class Catalogue:
         found = self._known.get(name)
         if found is None or not self._may(name, caller):
             allowed = [one.name for one in self.of(caller)]
-            near = difflib.get_close_matches(name, allowed, n=1)
+            near = difflib.get_close_matches(name[:80], allowed, n=1)  # it may be long, and this takes its square
             raise ProfileNotFoundError(
                 f"{caller.name} may use no profile {name[:80]!r}" + (f" (did you mean {near[0]!r}?)" if near else ""),
                 hint=f"it may use: {', '.join(allowed) or 'none; see principals in the profiles of the configuration'}",

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from cryptography import x509
 
 from hsmsign.pki import chains
+from hsmsign.pki.authority import Version
 from hsmsign.pki.directory import Directory
 from hsmsign.store import Store, authorities
 
 _LOOK_EVERY = 1.0
+_Rows = tuple[tuple[bytes | None, str, str], ...]
+"""What the certificates of a bundle are in: of each version its certificate, chain and crosses."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bundle:
     """What is trusted."""
 
@@ -23,12 +27,12 @@ class Bundle:
     roots: tuple[x509.Certificate, ...]
     intermediates: tuple[x509.Certificate, ...]
 
-    @property
+    @cached_property
     def roots_pem(self) -> str:
         """As a file has them."""
         return chains.pem(self.roots)
 
-    @property
+    @cached_property
     def intermediates_pem(self) -> str:
         """As a file has them."""
         return chains.pem(self.intermediates)
@@ -40,16 +44,19 @@ class Trust:
     def __init__(self, store: Store, directory: Directory) -> None:
         self._store = store
         self._directory = directory
+        self._kept: tuple[_Rows, Bundle] = ((), Bundle(0, (), ()))
 
     async def bundle(self) -> Bundle:
         """As it is now: every version's certificate, its chain and its cross-signed ones. Those that are self-signed
-        are roots."""
+        are roots. The same object as before while nothing changed: strangers ask, and a root's signature takes time."""
         sequence = await self._store.read(authorities.trust_sequence)
-        found: list[x509.Certificate] = []
-        for version in await self._directory.versions():
-            found = chains.united(found, (version.certificate, *version.chain, *version.crosses))
-        roots = tuple(one for one in found if chains.self_signed(one))
-        return Bundle(sequence, roots, tuple(one for one in found if one not in roots))
+        if sequence != self._kept[1].sequence:
+            self._directory.changed()  # else what is new would have the number, and not be in it
+        versions = await self._directory.versions()
+        rows = tuple((one.row.certificate, one.row.chain, one.row.crosses) for one in versions)
+        if (rows, sequence) != (self._kept[0], self._kept[1].sequence):
+            self._kept = rows, _of(sequence, versions)
+        return self._kept[1]
 
     async def watch(self, stop: asyncio.Event) -> AsyncIterator[Bundle]:
         """As it is now, and again after every change, until `stop` is set."""
@@ -64,3 +71,11 @@ class Trust:
                 await asyncio.wait_for(stop.wait(), _LOOK_EVERY)
             except TimeoutError:
                 continue
+
+
+def _of(sequence: int, versions: Iterable[Version]) -> Bundle:
+    found: list[x509.Certificate] = []
+    for version in versions:
+        found = chains.united(found, (version.certificate, *version.chain, *version.crosses))
+    roots = tuple(one for one in found if chains.self_signed(one))
+    return Bundle(sequence, roots, tuple(one for one in found if one not in roots))

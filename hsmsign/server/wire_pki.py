@@ -33,13 +33,13 @@ _SECONDS_MAX = 36_500 * 86_400
 
 
 def wish(request: pb.CreateAuthorityRequest) -> Wish:
-    """The authority that is wanted."""
+    """The authority that is wanted. Raises ResourceNameError and InvalidArgumentError."""
     id = AuthorityName(request.authority_id).id
     return Wish(
         id=id,
         subject=request.subject,
         key=request.key.removeprefix("keys/") or id,
-        parent=request.parent.removeprefix("cas/"),
+        parent=_id(request.parent) if request.parent else "",
         external=request.external,
         algorithm=request.algorithm,
         pss=request.pss,
@@ -60,9 +60,10 @@ def seconds(duration: Duration) -> int:
 
 
 def order(request: pb.IssueCertificateRequest, own: OwnKey | None) -> Order:
-    """A certificate that is wanted, for a request or for a key of this daemon."""
+    """A certificate that is wanted, for a request or for a key of this daemon. Raises ResourceNameError and
+    InvalidArgumentError."""
     return Order(
-        authority=request.authority.removeprefix("cas/"),
+        authority=_id(request.authority),
         profile=request.profile,
         csr=request.csr,
         own=own,
@@ -74,12 +75,12 @@ def order(request: pb.IssueCertificateRequest, own: OwnKey | None) -> Order:
 
 
 def wanted(request: pb.ListCertificatesRequest) -> Wanted:
-    """Which certificates a list shows. Raises InvalidArgumentError."""
+    """Which certificates a list shows. Raises ResourceNameError and InvalidArgumentError."""
     if request.state not in pb.Certificate.State.values():
         raise InvalidArgumentError(f"there is no state with the number {request.state}", metadata={"field": "state"})
     state = pb.Certificate.State.Name(request.state) if request.state else ""
     return Wanted(
-        authority=request.authority.removeprefix("cas/"),
+        authority=_id(request.authority) if request.authority else "",
         state=state,
         profile=request.profile,
         text=request.text[:256],
@@ -184,6 +185,11 @@ def _version(value: Version, crls: Sequence[CrlRow]) -> pb.AuthorityVersion:
         made.not_before.CopyFrom(_moment(found.not_valid_before_utc))
         made.not_after.CopyFrom(_moment(found.not_valid_after_utc))
     return made
+
+
+def _id(text: str) -> str:
+    """The id of an authority, `cas/` before it or not. Raises ResourceNameError."""
+    return AuthorityName(text.removeprefix("cas/")).id
 
 
 def _request_pem(request: bytes | None) -> str:

@@ -13,14 +13,15 @@ import datetime as dt
 import itertools
 import json
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -48,6 +49,11 @@ _STATUS = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
+_REASONS = {404: "PAGE_NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "REQUEST_TOO_LARGE"}
+_BITS_MAX = 62
+"""Of a number in a request."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""JSON can say half a character, and UTF-8 cannot."""
 _PATIENCE = 30.0
 """Seconds for a certificate."""
 _log = structlog.get_logger("hsmsign.web")
@@ -58,7 +64,12 @@ May = Callable[[Caller, str], Awaitable[None]]
 def enrolling(office: Office, audit: Audit, may: May) -> Starlette:
     """The application."""
     desk = _Desk(office.issuing, audit, may)
-    return Starlette(routes=[Route("/enroll", desk.enroll, methods=["POST"])])
+    application = Starlette(
+        routes=[Route("/enroll", desk.enroll, methods=["POST"])],
+        exception_handlers={HTTPException: _refused, HsmsignError: _unrecorded, ClientDisconnect: _gone},
+    )
+    application.router.redirect_slashes = False
+    return application
 
 
 class _Desk:
@@ -81,7 +92,7 @@ class _Desk:
             return JSONResponse(_told(issued.row, issued.version.sent_along))
         except HsmsignError as error:
             failure = error
-        except HTTPException:
+        except (HTTPException, ClientDisconnect):
             raise
         except Exception:  # noqa: BLE001 - the last resort: it is logged, and the caller learns nothing of it
             _log.exception("an enrolment failed inside", request_id=said.id)
@@ -122,7 +133,7 @@ async def _body(request: Request) -> Mapping[str, Any]:
         if len(body) > _BODY_MAX:
             raise HTTPException(413, f"a request has at most {_BODY_MAX} bytes")
     try:
-        value = json.loads(bytes(body))
+        value = json.loads(body.decode())
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
@@ -140,6 +151,8 @@ def _order(value: Mapping[str, Any]) -> Order:
     seconds = value.get("validity_seconds", 0)
     if not all(isinstance(text, str) for text in texts.values()) or type(seconds) is not int:
         raise InvalidArgumentError("a field of the request is of another type than it should be")
+    if any(map(_SURROGATE.search, texts.values())) or seconds.bit_length() > _BITS_MAX:
+        raise InvalidArgumentError("a field of the request holds half a character, or a number beyond all bounds")
     if not texts["token"]:
         raise InvalidArgumentError(
             "the request has no identity token", hint="without one, call gRPC with a certificate"
@@ -168,6 +181,24 @@ def _failed(error: HsmsignError, request_id: str) -> Response:
     headers = {} if error.retry_after is None else {"retry-after": str(max(1, round(error.retry_after)))}
     body = {"error": {**said, "request_id": request_id}}
     return JSONResponse(body, _STATUS.get(error.code, 500), headers=headers)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    """What is no enrolment at all, in the same form."""
+    found = cast(HTTPException, error)
+    said = {"reason": _REASONS.get(found.status_code, "INVALID_ARGUMENT"), "message": found.detail}
+    body = {"error": {**said, "hint": "POST JSON to /enroll", "metadata": {}, "request_id": ""}}
+    return JSONResponse(body, found.status_code, headers=found.headers)
+
+
+async def _unrecorded(_: Request, error: Exception) -> Response:
+    """Why there is no certificate could not be recorded."""
+    return _failed(cast(HsmsignError, error), "")
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    """Nobody is there to read it."""
+    return Response(status_code=400)
 
 
 def _peer(request: Request) -> str:

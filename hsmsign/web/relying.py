@@ -9,20 +9,23 @@ RFC 5019, section 6, and RFC 9111.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from email.utils import formatdate
 from hashlib import sha256
 
+import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from hsmsign.model.ca_names import AuthorityName
-from hsmsign.model.errors import HsmsignError, NotFoundError
+from hsmsign.model.errors import HsmsignError, NotFoundError, ResourceNameError
 from hsmsign.pki.authority import Version
 from hsmsign.pki.office import Office
 from hsmsign.store.pki_rows import CrlRow
@@ -32,28 +35,38 @@ _CRL, _CERTIFICATE, _PEM = "application/pkix-crl", "application/pkix-cert", "app
 _OCSP_REQUEST, _OCSP = "application/ocsp-request", "application/ocsp-response"
 _OCSP_MAX = 4096
 _HOUR = 3600
+_NUMBER = re.compile("[0-9]{1,9}")
+_log = structlog.get_logger("hsmsign.web")
 
 
 def relying(office: Office) -> Starlette:
     """The application."""
     pages = Pages(office)
-    return Starlette(
+    application = Starlette(
         routes=[
             Route("/ocsp", pages.ocsp_post, methods=["POST"]),
             Route("/ocsp/{request:path}", pages.ocsp_get),
-            Route("/crl/{id}/{number:int}.crl", pages.crl),
-            Route("/crl/{id}/{number:int}.delta.crl", pages.delta),
-            Route("/crl/{id}/{number:int}/{shard:int}.crl", pages.crl),
-            Route("/crl/{id}/{number:int}/{shard:int}.delta.crl", pages.delta),
+            # numbers are read by the pages: a route's own would make one of thousands of digits
+            Route("/crl/{id}/{number}.delta.crl", pages.delta),
+            Route("/crl/{id}/{number}.crl", pages.crl),
+            Route("/crl/{id}/{number}/{shard}.delta.crl", pages.delta),
+            Route("/crl/{id}/{number}/{shard}.crl", pages.crl),
             Route("/ca/bundle.pem", pages.bundle_pem),
             Route("/ca/bundle.json", pages.bundle_json),
             Route("/ca/{id}.cer", pages.certificate),
             Route("/ca/{id}.pem", pages.chain),
-            Route("/ca/{id}/{number:int}.cer", pages.certificate),
-            Route("/ca/{id}/{number:int}.pem", pages.chain),
+            Route("/ca/{id}/{number}.cer", pages.certificate),
+            Route("/ca/{id}/{number}.pem", pages.chain),
         ],
-        exception_handlers={HsmsignError: _failed, NotFoundError: _missing},
+        exception_handlers={
+            HsmsignError: _failed,
+            NotFoundError: _missing,
+            ResourceNameError: _missing,
+            ClientDisconnect: _gone,
+        },
     )
+    application.router.redirect_slashes = False  # where to would be what the asker says is our name
+    return application
 
 
 class Pages:
@@ -117,16 +130,18 @@ class Pages:
         return _kept(request, body, "application/json", _for(60, body))
 
     async def _version(self, request: Request) -> Version:
-        id, number = request.path_params["id"], request.path_params.get("number")
-        version = await self._office.directory.version(AuthorityName(id, number))
+        number = _number(request, "number") if "number" in request.path_params else None
+        version = await self._office.directory.version(AuthorityName(request.path_params["id"], number))
         if version.maybe_certificate is None:
             raise HTTPException(404, "it has no certificate yet")
         return version
 
     async def _crl(self, request: Request, *, delta: bool) -> Response:
         version = await self._version(request)
-        shard = request.path_params.get("shard", 0)
-        row = await self._office.crl(version.row.authority, version.row.number, shard, delta=delta)
+        shard = _number(request, "shard") if "shard" in request.path_params else 0
+        row = None
+        if shard < version.row.shards:
+            row = await self._office.crl(version.row.authority, version.row.number, shard, delta=delta)
         if row is None:
             raise HTTPException(404, "there is no such CRL")
         headers = _of_crl(row)
@@ -135,7 +150,22 @@ class Pages:
         headers["content-length"] = str(row.size)
         if request.method == "HEAD":
             return Response(media_type=_CRL, headers=headers)
-        return StreamingResponse(self._office.writer.read(row), media_type=_CRL, headers=headers)
+        return _Streamed(self._office.writer.read(row), media_type=_CRL, headers=headers)
+
+
+class _Streamed(StreamingResponse):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except HsmsignError as error:  # too late to say so: the connection ends before the answer does
+            _log.info("a CRL was not sent to its end", error=error.message)
+
+
+def _number(request: Request, name: str) -> int:
+    text = request.path_params[name]
+    if not _NUMBER.fullmatch(text):
+        raise HTTPException(404)
+    return int(text)
 
 
 def _of_crl(row: CrlRow) -> dict[str, str]:
@@ -177,6 +207,11 @@ def _raw_path(request: Request) -> str:
 
 async def _missing(_: Request, error: Exception) -> Response:
     return Response(f"{error}\n", 404, media_type="text/plain")
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    """Nobody is there to read it."""
+    return Response(status_code=400)
 
 
 async def _failed(_: Request, error: Exception) -> Response:

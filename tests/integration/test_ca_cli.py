@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -158,6 +160,82 @@ def test_a_certificate_is_renewed_in_its_file_and_a_hook_is_run(run: Run, files:
     assert path.stat().st_mode & 0o777 == 0o640
     failing = run(*renew, "--now", "--hook", "exit 3", good=False)
     assert "the hook failed with 3" in failing.stderr
+
+
+@contextlib.contextmanager
+def following(daemon: Daemon, *words: str | Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A command that goes on, and the file with what it tells on stderr."""
+    with tempfile.NamedTemporaryFile("w+") as told:
+        environment = {**os.environ, "HSMSIGN_CLIENT": str(daemon.folder / "client.toml")}
+        command = [sys.executable, "-m", "hsmsign", *map(str, words), "--follow"]
+        process = subprocess.Popen(command, env=environment, stderr=told, stdout=subprocess.DEVNULL, text=True)
+        try:
+            yield process, Path(told.name)
+            assert process.poll() is None, Path(told.name).read_text()
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def certified(run: Run, files: Files, profile: str = "server") -> tuple[Path, tuple[str, ...]]:
+    """A certificate in a file, and how it is renewed."""
+    path = files.folder / "web.pem"
+    run("key", "create", name := f"k{os.urandom(4).hex()}", "-a", "ecdsa-p256")
+    words = ("--key", name, "--name", "dns:web.example.org")
+    run("cert", "issue", "issuing", "-p", profile, *words, "--out", path)
+    return path, ("--authority", "issuing", "-p", profile, "--key", name)
+
+
+def test_a_hook_that_fails_is_run_again_until_it_succeeds(daemon: Daemon, run: Run, files: Files) -> None:
+    path, how = certified(run, files)
+    before, ready, runs = path.read_bytes(), files.folder / "ready", files.folder / "runs"
+    hook = f'echo "$HSMSIGN_CERTIFICATE" >>{runs}; test -e {ready} || exit 3'
+    with following(daemon, "cert", "renew", path, *how, "--now", "--hook", hook) as (_, told):
+        eventually(lambda: "the hook failed with 3; again in 5 s" in told.read_text(), "nothing is said of it")
+        after = path.read_bytes()
+        assert after != before
+        ready.touch()
+        eventually(lambda: runs.exists() and len(runs.read_text().splitlines()) == 2, "it is not run again")
+        assert runs.read_text().splitlines() == [str(path)] * 2
+    assert path.read_bytes() == after
+
+
+def test_the_first_renewal_is_tried_again_too(daemon: Daemon, run: Run, files: Files) -> None:
+    path, how = certified(run, files)
+    good = path.read_bytes()
+    path.write_text("what somebody left there")
+    with following(daemon, "cert", "renew", path, *how, "--now") as (_, told):
+        eventually(lambda: "not renewed, again in 5 s" in told.read_text(), "nothing is said of it")
+        assert "holds no certificate" in told.read_text()
+        path.write_bytes(good)
+        eventually(lambda: path.read_bytes() != good, "it is not renewed")
+    failing = run("cert", "renew", path, *how[:-1], "nobody", "--now", good=False)
+    assert failing.returncode not in (0, None)
+
+
+def test_an_answer_to_staple_is_asked_for_again_and_its_hook_run_again(daemon: Daemon, run: Run, files: Files) -> None:
+    path, _ = certified(run, files)
+    good, out, runs = path.read_bytes(), files.folder / "staple.der", files.folder / "runs"
+    path.write_text("what somebody left there")
+    words = ("ocsp", "staple", path, "--out", out, "--hook", f"echo >>{runs}; test $(wc -l <{runs}) -gt 1 || exit 3")
+    with following(daemon, *words) as (_, told):
+        eventually(lambda: "not renewed, again in 5 s" in told.read_text(), "nothing is said of it")
+        path.write_bytes(good)
+        eventually(lambda: "the hook failed with 3; again in 5 s" in told.read_text(), "the hook is not run")
+        assert ocsp.load_der_ocsp_response(out.read_bytes()).certificate_status is ocsp.OCSPCertStatus.GOOD
+        eventually(lambda: len(runs.read_text().splitlines()) == 2, "it is not run again")
+    failing = run("ocsp", "staple", path, "--out", out, "--hook", "exit 3", good=False)
+    assert failing.returncode == 1
+    assert "the hook failed with 3" in failing.stderr
+
+
+def test_a_private_key_that_cannot_be_read_is_said_in_words(run: Run, files: Files) -> None:
+    path, how = certified(run, files)
+    bad = files.put("bad.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    failing = run("cert", "renew", path, *how[:4], "--key-file", bad, "--now", good=False)
+    assert failing.returncode == 1
+    assert "holds no private key" in failing.stderr
+    assert "AAAA" not in failing.stderr
 
 
 def test_followed_files_stay_fresh(daemon: Daemon, run: Run, files: Files) -> None:

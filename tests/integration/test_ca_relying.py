@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import json
+import select
+import socket
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,6 +165,36 @@ def test_what_is_too_large_or_of_another_kind_is_refused(daemon: Daemon) -> None
     assert fetch(daemon, "/ocsp").status == 405
     for path in ("/", "/crl/nobody/1.crl", "/crl/issuing/9.crl", "/crl/issuing/1/5.crl", "/ca/nobody.cer", "/metrics"):
         assert fetch(daemon, path).status == 404, path
+
+
+@pytest.mark.parametrize("number", ["7", "999999999", "9" * 10, "9" * 5_000, "1%0A", "x"])
+def test_a_number_that_nothing_has_is_not_found_and_leaves_nothing_in_the_log(daemon: Daemon, number: str) -> None:
+    before = len(daemon.log())
+    for path in (f"/crl/issuing/{number}.crl", f"/crl/issuing/1/{number}.delta.crl", f"/ca/issuing/{number}.cer"):
+        assert fetch(daemon, path).status == 404, path
+    assert fetch(daemon, f"/ca/issuing%0A{number}.pem").status == 404
+    assert "Traceback" not in daemon.log()[before:]
+
+
+def test_one_address_takes_no_more_than_its_share_of_the_places(daemon: Daemon) -> None:
+    host, _, port = daemon.endpoints["web"].rpartition(":")
+    held = [socket.create_connection((host, int(port))) for _ in range(260)]
+    try:
+        for one in held:
+            one.settimeout(10)
+        ended = eventually(lambda: [one for one in held if select.select([one], [], [], 0)[0]])
+        assert len(held) - len(ended) <= 256
+    finally:
+        for one in held:
+            one.close()
+    eventually(lambda: answers(daemon), "it does not recover")
+
+
+def answers(daemon: Daemon) -> bool:
+    try:
+        return fetch(daemon, "/ca/root.cer").status == 200
+    except OSError:
+        return False
 
 
 def test_crls_say_how_long_they_may_be_kept(daemon: Daemon) -> None:
