@@ -26,7 +26,6 @@ from hsmsign import aio
 from hsmsign.backends.tpm.simulator import two_free_ports
 from hsmsign.client.client import Client
 
-_MANY = 200
 Add = Callable[[str, Callable[[], float], Callable[[], Figures]], None]
 """Takes a load's name, its yardstick and the load itself."""
 
@@ -70,8 +69,8 @@ def _daemon(authorization: str) -> Iterator[Tpm]:
         yield Tpm(scene, tcti, authorization)
 
 
-def report(add: Add, seconds: float) -> None:
-    """All loads on a TPM."""
+def report(add: Add, seconds: float, many: int) -> None:
+    """All loads on a TPM; the last with so `many` keys, which takes a while to make."""
     for authorization in ("password", "hmac"):
         with _daemon(authorization) as tpm, tpm.scene.tcp() as client:
             bare = lambda t=tpm: t.bare(seconds)  # noqa: E731
@@ -83,14 +82,14 @@ def report(add: Add, seconds: float) -> None:
             add(f"TPM, {authorization}: Sign, 8 at once, mTLS", bare, load)
             if authorization == "password":
                 alone = bare()  # measured before: afterwards the daemon fills every place that the TPM has
-                keys = _many(client)
+                keys = _many(client, many)
                 load = lambda s=tpm.scene, k=keys: _round_robin(s, k, seconds)  # noqa: E731
-                add(f"TPM, {authorization}: Sign, {_MANY} keys in turn, 8 at once", lambda a=alone: a, load)
+                add(f"TPM, {authorization}: Sign, {many} keys in turn, 8 at once", lambda a=alone: a, load)
 
 
-def _many(client: Client) -> dict[str, ec.EllipticCurvePublicKey]:
+def _many(client: Client, count: int) -> dict[str, ec.EllipticCurvePublicKey]:
     keys = {}
-    for number in range(_MANY):
+    for number in range(count):
         name = f"keys/many-{number}"
         client.create_key(name, algorithm="ecdsa-p256")
         public = client.public_key(name)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -35,11 +35,6 @@ from tests.unit.pki.conftest import SCHEME, Desk, desk
 
 __all__ = ["desk"]
 
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.new_event_loop,
-    "uvloop": uvloop.new_event_loop,
-}
-
 
 class Port:
     """An application behind a socket of the loopback, from `with` to its end."""
@@ -50,13 +45,11 @@ class Port:
         *,
         connections: int = 64,
         tls: TlsPaths | None = None,
-        loop: str = "uvloop",
         **more: Any,
     ) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=100)
         self.address: tuple[str, int] = self._socket.getsockname()
         self._made = lambda: WebServer(self._socket, application, connections, tls, **more)
-        self._factory = LOOPS[loop]
         self.server: WebServer
         self.faults: list[dict[str, Any]] = []
         """What the event loop was left with."""
@@ -77,7 +70,7 @@ class Port:
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=self._factory) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.get_loop().set_exception_handler(lambda _, context: self.faults.append(context))
             self.server = self._made()
             self._began.set()

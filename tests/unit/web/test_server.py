@@ -22,7 +22,7 @@ from hsmsign.model.tls import TlsPaths
 from hsmsign.web.connection import _origin
 from tests.support.authority import Authority
 from tests.support.daemon import eventually
-from tests.unit.web.conftest import LOOPS, Port, get, until, until_the_end
+from tests.unit.web.conftest import Port, get, until, until_the_end
 
 HASTY = 0.5
 """Seconds of patience, instead of twenty."""
@@ -76,12 +76,12 @@ APPLICATION = Starlette(
 )
 
 
-@pytest.fixture(params=LOOPS)
-def port(request: pytest.FixtureRequest) -> Iterator[Open]:
+@pytest.fixture
+def port() -> Iterator[Open]:
     with contextlib.ExitStack() as stack:
 
         def opened(connections: int = 64, patience: float = HASTY, tls: TlsPaths | None = None) -> Port:
-            made = Port(APPLICATION, connections=connections, tls=tls, loop=request.param, patience=patience)
+            made = Port(APPLICATION, connections=connections, tls=tls, patience=patience)
             return stack.enter_context(made)
 
         yield opened
