@@ -33,6 +33,7 @@ from hsmsign.model.errors import AuditUnavailableError, HsmsignError, InvalidArg
 from hsmsign.pki.issuing import Issuing, Order, validity
 from hsmsign.pki.office import Office
 from hsmsign.store.pki_rows import CertificateRow
+from hsmsign.web.strangers import for_strangers
 
 CONNECTIONS = 256
 _BODY_MAX = 128 << 10
@@ -64,12 +65,8 @@ May = Callable[[Caller, str], Awaitable[None]]
 def enrolling(office: Office, audit: Audit, may: May) -> Starlette:
     """The application."""
     desk = _Desk(office.issuing, audit, may)
-    application = Starlette(
-        routes=[Route("/enroll", desk.enroll, methods=["POST"])],
-        exception_handlers={HTTPException: _refused, HsmsignError: _unrecorded, ClientDisconnect: _gone},
-    )
-    application.router.redirect_slashes = False
-    return application
+    route = Route("/enroll", desk.enroll, methods=["POST"])
+    return for_strangers([route], {HTTPException: _refused, HsmsignError: _unrecorded})
 
 
 class _Desk:
@@ -194,11 +191,6 @@ async def _refused(_: Request, error: Exception) -> Response:
 async def _unrecorded(_: Request, error: Exception) -> Response:
     """Why there is no certificate could not be recorded."""
     return _failed(cast(HsmsignError, error), "")
-
-
-async def _gone(_: Request, __: Exception) -> Response:
-    """Nobody is there to read it."""
-    return Response(status_code=400)
 
 
 def _peer(request: Request) -> str:

@@ -19,7 +19,7 @@ import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -29,6 +29,7 @@ from hsmsign.model.errors import HsmsignError, NotFoundError, ResourceNameError
 from hsmsign.pki.authority import Version
 from hsmsign.pki.office import Office
 from hsmsign.store.pki_rows import CrlRow
+from hsmsign.web.strangers import for_strangers
 
 CONNECTIONS = 1024
 _CRL, _CERTIFICATE, _PEM = "application/pkix-crl", "application/pkix-cert", "application/x-pem-file"
@@ -42,8 +43,8 @@ _log = structlog.get_logger("hsmsign.web")
 def relying(office: Office) -> Starlette:
     """The application."""
     pages = Pages(office)
-    application = Starlette(
-        routes=[
+    return for_strangers(
+        [
             Route("/ocsp", pages.ocsp_post, methods=["POST"]),
             Route("/ocsp/{request:path}", pages.ocsp_get),
             # numbers are read by the pages: a route's own would make one of thousands of digits
@@ -58,15 +59,8 @@ def relying(office: Office) -> Starlette:
             Route("/ca/{id}/{number}.cer", pages.certificate),
             Route("/ca/{id}/{number}.pem", pages.chain),
         ],
-        exception_handlers={
-            HsmsignError: _failed,
-            NotFoundError: _missing,
-            ResourceNameError: _missing,
-            ClientDisconnect: _gone,
-        },
+        {HsmsignError: _failed, NotFoundError: _missing, ResourceNameError: _missing},
     )
-    application.router.redirect_slashes = False  # where to would be what the asker says is our name
-    return application
 
 
 class Pages:
@@ -207,11 +201,6 @@ def _raw_path(request: Request) -> str:
 
 async def _missing(_: Request, error: Exception) -> Response:
     return Response(f"{error}\n", 404, media_type="text/plain")
-
-
-async def _gone(_: Request, __: Exception) -> Response:
-    """Nobody is there to read it."""
-    return Response(status_code=400)
 
 
 async def _failed(_: Request, error: Exception) -> Response:
