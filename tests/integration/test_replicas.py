@@ -6,10 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from tests.support.softhsm import Faults, calls
 
 DIGEST = hashlib.sha256(b"hello").digest()
 DEADLINE = 4.0
-"""Seconds: less than a silent host (5) or a hanging call (10) has before its host is replaced."""
+"""Seconds: less than a silent host or a hanging call (5) has before its host is replaced."""
 
 
 class Pair:
@@ -36,6 +37,7 @@ class Pair:
         with daemon.client() as client:
             client.create_key("web", "ecdsa-p256")
             client.create_key("other", "ed25519")
+            client.create_key("unwanted", "ecdsa-p256")
         daemon.stop()
         self.token = next(daemon.folder.rglob("token.object")).parents[1]
         shutil.copytree(self.token, daemon.folder / "clone")
@@ -64,10 +66,26 @@ class Pair:
         return done.returncode, done.stdout + done.stderr
 
 
+def edit(text: str) -> str:
+    text = text.replace('[metrics]\nlisten = ""', '[metrics]\nlisten = "127.0.0.1:0"')
+    return text.replace("hang_after = 10 ", "hang_after = 5 ")
+
+
 @pytest.fixture
-def pair(tmp_path: Path, new_daemon: Callable[..., Daemon]) -> Pair:
-    metrics = new_daemon(edit=lambda text: text.replace('[metrics]\nlisten = ""', '[metrics]\nlisten = "127.0.0.1:0"'))
-    return Pair(metrics, tmp_path)
+def new_pair(tmp_path: Path, new_daemon: Callable[..., Daemon]) -> Pair:
+    """A pair of the test's own, without any replica yet."""
+    return Pair(new_daemon(edit=edit), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """A pair for tests that leave it healthy; its key "web" has a replica."""
+    daemon = Daemon(edit=edit)
+    made = Pair(daemon, tmp_path_factory.mktemp("pair"))
+    with daemon.client() as client:
+        client.add_replica("web", "clone")
+    yield made
+    daemon.remove()
 
 
 class Load:
@@ -117,19 +135,33 @@ class Load:
 
 
 def hang(pair: Pair) -> Callable[[], None]:
+    before = pair.host()
     pair.faults.set("C_Sign hang")
-    return pair.faults.set
+
+    def mend() -> None:
+        pair.faults.set()
+        replaced(pair, before)
+
+    return mend
+
+
+def replaced(pair: Pair, before: int) -> None:
+    """Wait until the supervisor has put another host in the place of that one."""
+    eventually(lambda: pair.host() != before, pair.daemon.log())
 
 
 def stop(pair: Pair) -> Callable[[], None]:
-    pid = pair.host()
-    os.kill(pid, signal.SIGSTOP)
-    return lambda: None  # the supervisor replaces it
+    return signalled(pair, signal.SIGSTOP)
 
 
 def kill(pair: Pair) -> Callable[[], None]:
-    os.kill(pair.host(), signal.SIGKILL)
-    return lambda: None
+    return signalled(pair, signal.SIGKILL)
+
+
+def signalled(pair: Pair, number: int) -> Callable[[], None]:
+    before = pair.host()
+    os.kill(before, number)
+    return lambda: replaced(pair, before)
 
 
 def crash(pair: Pair) -> Callable[[], None]:
@@ -161,8 +193,6 @@ def answer(code: str) -> Callable[[Pair], Callable[[], None]]:
     ],
 )
 def test_no_call_fails_when_one_of_two_tokens_dies(pair: Pair, die: Callable[[Pair], Callable[[], None]]) -> None:
-    with pair.daemon.client() as client:
-        client.add_replica("web", "clone")
     with Load(pair.daemon) as load:
         load.more(50)
         mend = die(pair)
@@ -179,42 +209,51 @@ def states(pair: Pair) -> dict[str, str]:
         return {one.name.removeprefix("backends/"): one.state for one in client.backends()}
 
 
+def moved(pair: Pair) -> float:
+    """How many signatures another token had to make, says the daemon."""
+    found = re.search(
+        r'^hsmsign_signatures_moved_total\{backend="softhsm"\} (.+)$', pair.daemon.http("/metrics")[1], re.M
+    )
+    return float(found[1]) if found else 0.0
+
+
 def test_signatures_that_moved_are_counted(pair: Pair) -> None:
+    before = moved(pair)
     with pair.daemon.client() as client:
-        client.add_replica("web", "clone")
         pair.faults.set("C_Sign rv=CKR_FUNCTION_FAILED")
         assert len(client.sign_batch("web", [DIGEST] * 3).signatures()) == 3
-    eventually(lambda: 'hsmsign_signatures_moved_total{backend="softhsm"} 3.0' in pair.daemon.http("/metrics")[1])
+        pair.faults.set()
+    eventually(lambda: moved(pair) == before + 3)
 
 
-def test_replicas_on_the_command_line(pair: Pair) -> None:
-    code, said = pair.cli("replica", "add", "--all", "--backend", "clone")
-    assert (code, said.splitlines()[-1]) == (0, "2 versions have a copy there, 0 have none")
+def test_replicas_on_the_command_line(new_pair: Pair) -> None:
+    code, said = new_pair.cli("replica", "add", "--all", "--backend", "clone")
+    assert (code, said.splitlines()[-1]) == (0, "3 versions have a copy there, 0 have none")
     assert "keys/web/versions/1: added" in said
-    code, said = pair.cli("replica", "add", "web", "--backend", "clone", "--json")
+    code, said = new_pair.cli("replica", "add", "web", "--backend", "clone", "--json")
     assert (code, json.loads(said)) == (
         0,
         [{"version": "keys/web/versions/1", "outcome": "there already", "error": ""}],
     )
-    code, said = pair.cli("key", "show", "web")
+    code, said = new_pair.cli("key", "show", "web")
     assert "replica on clone since" in said
-    code, said = pair.cli("replica", "list", "web")
+    code, said = new_pair.cli("replica", "list", "web")
     assert "pkcs11:" in said
-    pair.cli("key", "rotate", "web")
-    code, said = pair.cli("replica", "add", "web", "--backend", "clone")
+    new_pair.cli("key", "rotate", "web")
+    code, said = new_pair.cli("replica", "add", "web", "--backend", "clone")
     assert code == 1
     assert "keys/web/versions/2: not on that token" in said
-    assert pair.cli("replica", "remove", "web/versions/1", "--backend", "clone")[0] == 0
-    assert "no replicas" in pair.cli("replica", "list", "web")[1]
-    code, said = pair.cli("replica", "add", "web/versions/9", "--backend", "clone")
+    assert new_pair.cli("replica", "remove", "web/versions/1", "--backend", "clone")[0] == 0
+    assert "no replicas" in new_pair.cli("replica", "list", "web")[1]
+    code, said = new_pair.cli("replica", "add", "web/versions/9", "--backend", "clone")
     assert (code, "does not exist" in said) == (1, True)
 
 
 def test_destroying_a_key_leaves_nothing_of_it_on_either_token(pair: Pair) -> None:
     with pair.daemon.client() as client:
-        client.add_replica("web", "clone")
+        client.add_replica("unwanted", "clone")
         log = pair.faults.log("C_DestroyObject")
         objects = len(list((pair.daemon.folder / "clone").rglob("*.object")))
-        client.destroy_key("web")
+        client.destroy_key("unwanted")
         assert calls(log) == 2
     assert len(list((pair.daemon.folder / "clone").rglob("*.object"))) == objects - 2
