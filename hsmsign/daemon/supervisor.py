@@ -65,8 +65,8 @@ class Supervisor:
             try:
                 return await self._serve()
             finally:
-                patrol.cancel()
                 await self._end_children()
+                patrol.cancel()  # as late as this: a child that hangs does not hold up the others' end
         finally:
             self._endpoints_file.unlink(missing_ok=True)
             for lock in locks:

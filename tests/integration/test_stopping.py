@@ -67,6 +67,18 @@ def test_a_second_sigterm_does_not_wait_for_what_is_under_way(
         signing.join()
 
 
+def test_a_host_that_hangs_does_not_hold_up_the_end(new_daemon: Callable[..., Daemon]) -> None:
+    def edit(text: str) -> str:
+        text = text.replace("heartbeat_seconds = 5 ", "heartbeat_seconds = 1.5 ")
+        return text.replace("drain_seconds = 10", "drain_seconds = 500")
+
+    daemon = new_daemon(edit=edit).start()
+    hung = daemon.pid("host")
+    psutil.Process(hung).suspend()
+    assert daemon.stop() == 0
+    assert not psutil.pid_exists(hung)
+
+
 def test_a_removed_backends_host_that_hangs_is_ended(new_daemon: Callable[..., Daemon]) -> None:
     daemon = new_daemon(edit=lambda text: text.replace("heartbeat_seconds = 5 ", "heartbeat_seconds = 1.5 "))
     block = add_backend(daemon, "second", 'pin.file = "{file}"')
