@@ -130,8 +130,11 @@ async def test_a_token_with_a_header_that_is_not_right_is_refused(name: str, iss
 
 
 def _claims(**more: Any) -> Callable[[], dict[str, Any]]:
-    now = int(time.time())
-    return lambda: {name: now + value[0] if isinstance(value, tuple) else value for name, value in more.items()}
+    def now() -> dict[str, Any]:
+        began = int(time.time())
+        return {name: began + value[0] if isinstance(value, tuple) else value for name, value in more.items()}
+
+    return now
 
 
 CLAIMS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
