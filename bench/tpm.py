@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from hsmsign.client.client import Client
 
 Add = Callable[[str, Callable[[], float], Callable[[], Figures]], None]
 """Takes a load's name, its yardstick and the load itself."""
+WAYS = ("password", "hmac")
+"""How a TPM's keys are authorized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,10 @@ def _daemon(authorization: str) -> Iterator[Tpm]:
         yield Tpm(scene, tcti, authorization)
 
 
-def report(add: Add, seconds: float, many: int) -> None:
-    """All loads on a TPM; the last with so `many` keys, which takes a while to make."""
-    for authorization in ("password", "hmac"):
+def report(add: Add, seconds: float, many: int, ways: Sequence[str] = WAYS) -> None:
+    """All loads on a TPM, in these ways of authorization; with so `many` keys, which take a while to make, in the
+    first."""
+    for authorization in ways:
         with _daemon(authorization) as tpm, tpm.scene.tcp() as client:
             bare = lambda t=tpm: t.bare(seconds)  # noqa: E731
             add(f"ESAPI alone, {authorization} (the yardstick)", bare, lambda b=bare: Figures(b()))  # type: ignore[misc]
@@ -80,7 +83,7 @@ def report(add: Add, seconds: float, many: int) -> None:
                 add(f"TPM, {authorization}: SignBatch of {size}, 8 at once, mTLS", bare, load)
             load = lambda s=tpm.scene: loads.singles(s, 8, seconds)  # noqa: E731
             add(f"TPM, {authorization}: Sign, 8 at once, mTLS", bare, load)
-            if authorization == "password":
+            if authorization == ways[0]:
                 alone = bare()  # measured before: afterwards the daemon fills every place that the TPM has
                 keys = _many(client, many)
                 load = lambda s=tpm.scene, k=keys: _round_robin(s, k, seconds)  # noqa: E731
