@@ -288,6 +288,19 @@ static void keys_may_come_and_go_while_others_sign(void)
     }
 }
 
+/* A session that is opened when the login is lost already has lost nothing. */
+static void sessions_are_open(hsm_pool *pool, uint32_t number)
+{
+    hsm_pool_stats stats;
+    for (int i = 0; i < 10000; i++) {
+        hsm_pool_get_stats(pool, &stats);
+        if (stats.sessions == number)
+            return;
+        (void)poll(NULL, 0, 1);
+    }
+    CHECK(stats.sessions == number);
+}
+
 static void a_lost_login_asks_for_healing_and_nothing_is_lost(void)
 {
     hsm_pool *pool = pool_with(2, 1 << 20, HSM_EXCLUDE_NOTHING);
@@ -296,6 +309,7 @@ static void a_lost_login_asks_for_healing_and_nothing_is_lost(void)
     order(fd, 1, p256_key, sizeof p256_key, digests, 8, 32);
     struct answers *answers = answers_to(fd, 1, 8);
     free(answers);
+    sessions_are_open(pool, 2);
     CHECK(p11->C_Logout(manager) == CKR_OK);
     order(fd, 2, p256_key, sizeof p256_key, digests, 50, 32);
     struct pollfd fault = {.fd = hsm_pool_fault_fd(pool), .events = POLLIN};
