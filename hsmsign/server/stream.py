@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import grpc
 import structlog
 
 from hsmsign.model.errors import HsmsignError, UnavailableError
@@ -94,6 +95,15 @@ class _Stream:
         return failure
 
 
+async def _still_there(call: Call) -> None:
+    """Raises CancelledError where the caller of a stream without an answer has hung up. For a moment that looks as if
+    it had closed its side; who sends something into the call is told which of the two it was."""
+    try:
+        await call.context.send_initial_metadata(())
+    except grpc.aio.InternalError as error:  # it failed, and the word of the cancellation is still on its way
+        raise asyncio.CancelledError from error
+
+
 async def answer_stream(
     pipeline: SigningPipeline, limits: Limits, requests: AsyncIterator[signing_pb2.SignStreamRequest], call: Call
 ) -> None:
@@ -111,6 +121,8 @@ async def answer_stream(
         if not ended:
             raise UnavailableError("the daemon is stopping; what has no answer was not signed", retry_after=1.0)
         reading.result()
+        if not call.apart:
+            await _still_there(call)
     finally:
         for task in (reading, stopping, *stream.answers):
             task.cancel()
