@@ -262,7 +262,7 @@ func TestManySignaturesComeInTheOrderOfTheirInputs(t *testing.T) {
 }
 
 // The Python test restarts the daemon when it sees the first file, and makes the second one when that is done.
-func TestADaemonThatIsRestartedInMidLoadIsADelay(t *testing.T) {
+func TestADaemonThatIsRestartedInMidLoadIsFoundAgain(t *testing.T) {
 	folder := environment(t, "HSMSIGN_TEST_RESTART")
 	signer := signerOf(t, unixClient(t), "go-ecdsa-p384", WithVerification())
 	restarted := func() bool {

@@ -103,7 +103,7 @@ func fromContext(err error, target string) *Error {
 	}
 }
 
-// fromCall is the error that a failed call stands for.
+// fromCall is the error that a failed call stands for. The caller still waits.
 func fromCall(err error, target string) *Error {
 	failed := status.Convert(err)
 	made := fromStatus(failed.Proto())
@@ -117,7 +117,10 @@ func fromCall(err error, target string) *Error {
 	case codes.DeadlineExceeded:
 		return fromContext(context.DeadlineExceeded, target)
 	case codes.Canceled:
-		made.Reason, made.cause = "CANCELLED", context.Canceled
+		// callers who have gone are asked first (fromContext): this was the other side, which stops
+		made.Code, made.Reason, made.cause = codes.Unavailable, "UNAVAILABLE", nil
+		made.Message = fmt.Sprintf("the call to %s was ended: %s", target, failed.Message())
+		made.Hint = "sign again: a daemon that stops does this, and a client that was closed"
 	case codes.Unimplemented:
 		made.Message = fmt.Sprintf("the daemon at %s does not know this call: %s", target, failed.Message())
 		made.Hint = "is it hsmsign, and not older than this client?"

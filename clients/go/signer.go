@@ -124,6 +124,9 @@ func (s *Signer) one(ctx context.Context, input []byte, opts crypto.SignerOpts, 
 	defer cancel()
 	// the caller may go before the input has, and do with it what they like
 	result, err := s.client.coalesce.sign(ctx, kind, append([]byte(nil), input...))
+	if err == nil && result.Err != nil {
+		err = ctx.Err() // both at the same time: what the caller did comes first
+	}
 	if err != nil {
 		return nil, fromContext(err, s.client.target)
 	}

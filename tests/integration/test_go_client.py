@@ -18,7 +18,7 @@ MODULE = Path(__file__).parents[2] / "clients" / "go"
 GO = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
 ALGORITHMS = ("ecdsa-p256", "ecdsa-p384", "ecdsa-p521", "rsa-2048", "rsa-3072", "rsa-4096", "ed25519")
 DENIED = '\n[[deny]]\nprincipals = ["*"]\nactions = ["sign", "sign-digest"]\nkeys = ["go-forbidden"]\n'
-RESTARTED = "TestADaemonThatIsRestartedInMidLoadIsADelay"
+RESTARTED = "TestADaemonThatIsRestartedInMidLoadIsFoundAgain"
 
 pytestmark = pytest.mark.skipif(GO is None, reason="Go is not on this machine: the Go client was not tested")
 
@@ -89,7 +89,7 @@ def test_its_tests_pass_against_a_daemon(daemon: Daemon, tmp_path: Path) -> None
     assert "SKIP" not in said, said
 
 
-def test_a_daemon_that_is_restarted_in_mid_load_is_a_delay(daemon: Daemon, tmp_path: Path) -> None:
+def test_a_daemon_that_is_restarted_in_mid_load_is_found_again(daemon: Daemon, tmp_path: Path) -> None:
     assert GO is not None
     command = [GO, "test", "-count=1", "-v", "-run", RESTARTED, "."]
     variables = {**environment(daemon, tmp_path), "HSMSIGN_TEST_RESTART": str(tmp_path)}
