@@ -53,6 +53,17 @@ func TestOneBadItemDoesNotSpoilTheOthers(t *testing.T) {
 	}
 }
 
+func TestAHintMayComeAsALink(t *testing.T) {
+	failed, err := status.New(codes.NotFound, "no").WithDetails(
+		&errdetails.Help{Links: []*errdetails.Help_Link{{Description: "look there"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if made := fromStatus(failed.Proto()); made.Hint != "look there" {
+		t.Errorf("%+v", made)
+	}
+}
+
 func TestAnErrorOfTheDaemonComesWithItsReasonHintAndDetails(t *testing.T) {
 	failed, err := status.New(codes.PermissionDenied, "the key signs tokens only").WithDetails(
 		&errdetails.ErrorInfo{Domain: "hsmsign", Reason: "PURPOSE_MISMATCH",
