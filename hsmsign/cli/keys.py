@@ -26,7 +26,8 @@ def key() -> None:
     """Make, show, rotate and destroy keys."""
 
 
-def _labels(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+def parse_labels(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """What --label was given."""
     labels = {}
     for one in given:
         name, equals, value = one.partition("=")
@@ -40,7 +41,9 @@ def _labels(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> di
 @click.argument("name")
 @click.option("--algorithm", "-a", type=click.Choice(ALGORITHMS), help="What kind of key to make.")
 @click.option("--backend", "-b", metavar="BACKEND", help="The device; else the daemon's default.")
-@click.option("--label", "-l", "labels", multiple=True, metavar="NAME=VALUE", callback=_labels, help="May be repeated.")
+@click.option(
+    "--label", "-l", "labels", multiple=True, metavar="NAME=VALUE", callback=parse_labels, help="May be repeated."
+)
 @click.option("--adopt", metavar="URI", help="Name an object that is there (pkcs11:…, tpm2:…) instead of making one.")
 @click.option("--pcr", "pcrs", metavar="BANK:N,N", help="Bind it to a TPM's registers as they are now: sha256:0,7.")
 @purpose_options
@@ -76,7 +79,9 @@ def create(
 
 
 @key.command("list")
-@click.option("--label", "-l", "labels", multiple=True, metavar="NAME=VALUE", callback=_labels, help="Only with it.")
+@click.option(
+    "--label", "-l", "labels", multiple=True, metavar="NAME=VALUE", callback=parse_labels, help="Only with it."
+)
 @click.option("--backend", "-b", metavar="BACKEND", help="Only of this backend.")
 @shared
 @pass_session
@@ -156,7 +161,7 @@ def _version_lines(version: VersionInfo) -> list[str]:
 
 @key.command()
 @click.argument("name")
-@click.option("--format", "form", type=click.Choice(["pem", "der", "jwk"]), default="pem", show_default=True)
+@click.option("--format", "form", type=click.Choice(["pem", "der", "jwk", "ssh"]), default="pem", show_default=True)
 @click.option("--out", "-o", type=click.Path(path_type=Path), metavar="FILE", help="Else to stdout.")
 @shared
 @pass_session
@@ -166,7 +171,12 @@ def public(session: Session, name: str, form: str, out: Path | None) -> None:
     if session.as_json and out is None:
         session.show(info, list)
         return
-    content = {"pem": info.pem.encode(), "der": info.der, "jwk": info.jwk.encode() + b"\n"}[form]
+    if form == "ssh":
+        from hsmsign.ssh.keys import line
+
+        content = f"{line(info)} {info.key_version}\n".encode()
+    else:
+        content = {"pem": info.pem.encode(), "der": info.der, "jwk": info.jwk.encode() + b"\n"}[form]
     write_out(out, content)
     if session.as_json:
         session.show({"key_version": info.key_version, "file": str(out)}, list)
@@ -189,7 +199,9 @@ def attest(session: Session, name: str, nonce: bytes, challenge: Path | None, ou
 
 @key.command()
 @click.argument("name")
-@click.option("--label", "-l", "labels", multiple=True, metavar="NAME=VALUE", callback=_labels, help="Set a label.")
+@click.option(
+    "--label", "-l", "labels", multiple=True, metavar="NAME=VALUE", callback=parse_labels, help="Set a label."
+)
 @click.option("--remove-label", "removed", multiple=True, metavar="NAME", help="Take a label away.")
 @click.option("--primary", type=click.IntRange(min=1), metavar="N", help="The version that signs by default.")
 @purpose_options

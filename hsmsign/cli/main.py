@@ -33,6 +33,7 @@ _COMMANDS = {
     "serve": ("hsmsign.cli.serve:serve", "Run the daemon. [server]"),
     "policy": ("hsmsign.cli.policy:policy", "Check a policy, and why it allows or denies. [server]"),
     "doctor": ("hsmsign.cli.doctor:doctor", "Look for what is wrong with a daemon and its devices. [server]"),
+    "ssh-agent": ("hsmsign.cli.ssh_agent:ssh_agent", "Be an ssh-agent whose keys are on a device."),
     "completion": ("hsmsign.cli.about:completion", "Print a completion script for your shell."),
     "version": ("hsmsign.cli.about:version", "Print the version."),
 }

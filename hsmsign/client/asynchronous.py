@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from google.protobuf.message import Message
 
-from hsmsign.client import configuration, messages, signatures, stream
+from hsmsign.client import configuration, messages, own_key, signatures, stream
 from hsmsign.client.authorities import AsyncAuthorities
 from hsmsign.client.channel import open_aio_channel
 from hsmsign.client.client import Progress
@@ -65,7 +65,12 @@ class AsyncClient:
     def __init__(self, endpoint: Endpoint, *, deadline: float = 30.0) -> None:
         self.endpoint = endpoint
         self.deadline = deadline
-        self._channel = open_aio_channel(endpoint)
+        self._own_key = own_key.find(endpoint.tls.key if endpoint.tls else None)
+        try:
+            self._channel = open_aio_channel(endpoint, self._own_key)
+        except BaseException:
+            self._let_go()
+            raise
         self._methods: dict[str, Any] = {}
         self.ca = AsyncAuthorities(self._call, self._receive)
         """Certificate authorities, and what they issue."""
@@ -73,6 +78,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Let go of the connection; calls under way end with an error."""
         await self._channel.close()
+        self._let_go()
 
     async def __aenter__(self) -> Self:
         return self
@@ -326,7 +332,7 @@ class AsyncClient:
                     for entry in batch:
                         yield entry
         except grpc.aio.AioRpcError as error:
-            raise from_call(error, self.endpoint) from None
+            raise self._failed(error) from None
         finally:
             call.cancel()
         book.ended(failure)
@@ -369,9 +375,17 @@ class AsyncClient:
             async for answer in call:
                 yield answer
         except grpc.aio.AioRpcError as error:
-            raise from_call(error, self.endpoint) from None
+            raise self._failed(error) from None
         finally:
             call.cancel()
+
+    def _failed(self, error: Any) -> HsmsignError:
+        found = from_call(error, self.endpoint)
+        return self._own_key.explain(found) if self._own_key else found
+
+    def _let_go(self) -> None:
+        if self._own_key is not None:
+            self._own_key.close()
 
     async def _call(self, call: Call[T], deadline: float | None) -> T:
         method = self._methods.get(call.path)
@@ -382,7 +396,7 @@ class AsyncClient:
         try:
             answer = await method(call.request, timeout=self.deadline if deadline is None else deadline)
         except grpc.aio.AioRpcError as error:
-            raise from_call(error, self.endpoint) from None
+            raise self._failed(error) from None
         return call.read(answer)
 
 

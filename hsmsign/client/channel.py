@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 
 from hsmsign.client.configuration import Endpoint, TlsFiles
+from hsmsign.client.device_tls import HANDSHAKE_OPTIONS
+from hsmsign.client.own_key import OwnKey
 from hsmsign.model.errors import ConfigurationError
 
 MAX_MESSAGE_BYTES = 32 << 20
@@ -55,7 +57,7 @@ _SERVICE_CONFIG = {
 }
 
 
-def options(endpoint: Endpoint) -> list[tuple[str, Any]]:
+def options(endpoint: Endpoint, own_key: OwnKey | None = None) -> list[tuple[str, Any]]:
     """Channel arguments, the same for both kinds of client."""
     chosen: list[tuple[str, Any]] = [
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -78,13 +80,17 @@ def options(endpoint: Endpoint) -> list[tuple[str, Any]]:
         chosen.append(("grpc.default_authority", "localhost"))
     elif endpoint.tls is not None and endpoint.tls.server_name:
         chosen.append(("grpc.ssl_target_name_override", endpoint.tls.server_name))
+    if own_key is not None:
+        chosen = [one for one in chosen if one[0] not in dict(HANDSHAKE_OPTIONS)] + list(HANDSHAKE_OPTIONS)
     return chosen
 
 
-def credentials(tls: TlsFiles) -> grpc.ChannelCredentials:
+def credentials(tls: TlsFiles, own_key: OwnKey | None = None) -> grpc.ChannelCredentials:
     """What proves us, and what the daemon is checked against. Raises ConfigurationError."""
-    ca, key, certificate = _read(tls.ca, "CA"), _read(tls.key, "key"), _read(tls.certificate, "certificate")
-    return grpc.ssl_channel_credentials(ca, key, certificate)
+    ca, certificate = _read(tls.ca, "CA"), _read(tls.certificate, "certificate")
+    if own_key is not None:
+        return own_key.credentials(ca, certificate)
+    return grpc.ssl_channel_credentials(ca, _read(tls.key, "key"), certificate)
 
 
 def _read(path: Path | str, what: str) -> bytes:
@@ -100,15 +106,17 @@ def _read(path: Path | str, what: str) -> bytes:
     return content
 
 
-def open_channel(endpoint: Endpoint) -> grpc.Channel:
+def open_channel(endpoint: Endpoint, own_key: OwnKey | None = None) -> grpc.Channel:
     """A channel for the blocking client. Connects at the first call."""
     if endpoint.socket_path is not None or endpoint.tls is None:
         return grpc.insecure_channel(endpoint.target, options=options(endpoint))
-    return grpc.secure_channel(endpoint.target, credentials(endpoint.tls), options=options(endpoint))
+    proof = credentials(endpoint.tls, own_key)
+    return grpc.secure_channel(endpoint.target, proof, options=options(endpoint, own_key))
 
 
-def open_aio_channel(endpoint: Endpoint) -> grpc.aio.Channel:
+def open_aio_channel(endpoint: Endpoint, own_key: OwnKey | None = None) -> grpc.aio.Channel:
     """A channel for the asyncio client. Connects at the first call."""
     if endpoint.socket_path is not None or endpoint.tls is None:
         return grpc.aio.insecure_channel(endpoint.target, options=options(endpoint))
-    return grpc.aio.secure_channel(endpoint.target, credentials(endpoint.tls), options=options(endpoint))
+    proof = credentials(endpoint.tls, own_key)
+    return grpc.aio.secure_channel(endpoint.target, proof, options=options(endpoint, own_key))

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from google.protobuf.message import Message
 
-from hsmsign.client import configuration, messages, signatures, stream
+from hsmsign.client import configuration, messages, own_key, signatures, stream
 from hsmsign.client.authorities import Authorities
 from hsmsign.client.channel import open_channel
 from hsmsign.client.configuration import Endpoint, TlsFiles
@@ -71,7 +71,12 @@ class Client:
     def __init__(self, endpoint: Endpoint, *, deadline: float = 30.0) -> None:
         self.endpoint = endpoint
         self.deadline = deadline
-        self._channel = open_channel(endpoint)
+        self._own_key = own_key.find(endpoint.tls.key if endpoint.tls else None)
+        try:
+            self._channel = open_channel(endpoint, self._own_key)
+        except BaseException:
+            self._let_go()
+            raise
         self._methods: dict[str, Any] = {}
         self.ca = Authorities(self._call, self._receive)
         """Certificate authorities, and what they issue."""
@@ -79,6 +84,7 @@ class Client:
     def close(self) -> None:
         """Let go of the connection; calls under way end with an error."""
         self._channel.close()
+        self._let_go()
 
     def __enter__(self) -> Self:
         return self
@@ -354,7 +360,7 @@ class Client:
                 for batch in book.answered(answer):
                     yield from batch
         except grpc.RpcError as error:
-            raise from_call(error, self.endpoint) from None
+            raise self._failed(error) from None
         finally:
             over.set()
             room.release()
@@ -396,9 +402,17 @@ class Client:
         try:
             yield from call
         except grpc.RpcError as error:
-            raise from_call(error, self.endpoint) from None
+            raise self._failed(error) from None
         finally:
             call.cancel()
+
+    def _failed(self, error: Any) -> HsmsignError:
+        found = from_call(error, self.endpoint)
+        return self._own_key.explain(found) if self._own_key else found
+
+    def _let_go(self) -> None:
+        if self._own_key is not None:
+            self._own_key.close()
 
     def _method(self, call: Call[T]) -> Any:
         method = self._methods.get(call.path)
@@ -422,7 +436,7 @@ class Client:
         try:
             answer = self._method(call)(call.request, timeout=self._timeout(deadline))
         except grpc.RpcError as error:
-            raise from_call(error, self.endpoint) from None
+            raise self._failed(error) from None
         return call.read(answer)
 
     def _begin(self, call: Call[T], deadline: float | None) -> tuple[Any, Call[T]]:
@@ -432,5 +446,5 @@ class Client:
         try:
             answer = future.result()
         except grpc.RpcError as error:
-            raise from_call(error, self.endpoint) from None
+            raise self._failed(error) from None
         return call.read(answer)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hsmsign.client import own_key
 from hsmsign.model.errors import ConfigurationError
 
 ENVIRONMENT = "HSMSIGN_CLIENT"
@@ -21,6 +22,7 @@ _UNIX_PATH_MAX = 107
 class TlsFiles:
     """PEM files for mutual TLS. They are read when a connection is made with `connect`.
 
+    `key` may also be a key on a device, of another daemon: `hsmsign:keys/NAME?endpoint=unix:///path/to/socket`.
     `server_name` is checked in the daemon's certificate instead of the host in the target.
     """
 
@@ -28,6 +30,9 @@ class TlsFiles:
     certificate: Path | str
     key: Path | str
     server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        own_key.parse(self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,4 +141,5 @@ def _tls(path: Path, values: dict[str, str]) -> TlsFiles | None:
             hint="mutual TLS takes all three: ca, certificate, key",
         )
     here = path.absolute().parent
-    return TlsFiles(here / values["ca"], here / values["certificate"], here / values["key"], values.get("server_name"))
+    key: Path | str = values["key"] if values["key"].startswith(own_key.SCHEME) else here / values["key"]
+    return TlsFiles(here / values["ca"], here / values["certificate"], key, values.get("server_name"))

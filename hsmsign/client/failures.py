@@ -104,6 +104,8 @@ def _unreachable(details: str, endpoint: Endpoint) -> errors.UnavailableError:
             "the daemon's certificate was not accepted: is 'ca' the one that signed it, and does it hold the"
             " name in the target (or in 'server_name')?"
         )
+    elif "no_common_signature_algorithms" in text:
+        hint = "the daemon takes no signatures of this client's kind of key: use P-256, P-384 or RSA"
     elif "handshake" in text or "ssl" in text or (endpoint.tls and ("closed" in text or "reset" in text)):
         hint = "TLS failed: does the daemon's client_ca cover this client's certificate, and is it in date?"
     elif "permission denied" in text:

@@ -138,6 +138,11 @@ def corpus() -> dict[str, list[bytes]]:
         "page-token": [paging.token("a", {}, "").encode()],
         "document": [attestation.encode(said)],
         "challenge": [Challenge(b"credential", b"secret").encode()],
+        "ssh-agent": [
+            b"\x0b",
+            b"\x0d" + bytes.fromhex("00000004") + b"blob" + bytes(4) + b"\0\0\0\2",
+            b"\x1b\0\0\0\5query",
+        ],
         "request": [bytes((at,)) + requests(at) for at in range(len(METHODS))],
         **of_the_authority(),
     }

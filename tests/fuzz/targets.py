@@ -25,6 +25,7 @@ from hsmsign.model.attestation import Challenge
 from hsmsign.model.errors import HsmsignError, PurposeError
 from hsmsign.model.purpose import Purpose, PurposeKind
 from hsmsign.purposes import Signer, check, describe, signed
+from hsmsign.ssh import wire as ssh_wire
 from tests.fuzz import pki
 from tests.fuzz.requests import read_request
 
@@ -123,6 +124,18 @@ def challenge(data: bytes) -> None:
     assert Challenge.decode(found.encode()) == found
 
 
+def ssh_agent(data: bytes) -> None:
+    """A request to the SSH agent reads as it is written."""
+    found = ssh_wire.parse(data)
+    if isinstance(found, ssh_wire.SignRequest):
+        body = ssh_wire.string(found.blob) + ssh_wire.string(found.data) + found.flags.to_bytes(4)
+        assert data == bytes([ssh_wire.Number.SIGN_REQUEST]) + body
+    elif isinstance(found, ssh_wire.ExtensionRequest):
+        assert data == bytes([ssh_wire.Number.EXTENSION]) + ssh_wire.string(found.name.encode()) + found.body
+    elif isinstance(found, ssh_wire.IdentitiesRequest):
+        assert data == bytes([ssh_wire.Number.REQUEST_IDENTITIES])
+
+
 TARGETS: dict[str, Target] = {
     **{kind: Target(functools.partial(purpose, kind), (PurposeError,)) for kind in PURPOSES},
     "words": Target(words, ()),
@@ -139,6 +152,7 @@ TARGETS: dict[str, Target] = {
     "document": Target(document),
     "challenge": Target(challenge),
     "request": Target(read_request),
+    "ssh-agent": Target(ssh_agent),
     "certify": Target(pki.certify),
     "certification-request": Target(pki.request),
     "own-name": Target(pki.own_name),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -37,6 +38,10 @@ class Authority:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         return pem, certificate.public_bytes(serialization.Encoding.PEM)
+
+    def certify(self, key: Any, *names: x509.GeneralName, subject: str = "leaf") -> bytes:
+        """A certificate, PEM, for a key that is elsewhere."""
+        return self._make(subject, key, list(names), ca=False).public_bytes(serialization.Encoding.PEM)
 
     @property
     def pem(self) -> bytes:

@@ -1,0 +1,1 @@
+"""Device keys for OpenSSH: its agent protocol, for signing alone."""

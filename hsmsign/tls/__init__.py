@@ -1,0 +1,1 @@
+"""Device keys under the TLS stacks that people have."""
