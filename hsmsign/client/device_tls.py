@@ -84,7 +84,7 @@ class _Handshakes:
             self._on_failure(error)
             raise RuntimeError(_ascii(error)) from None
 
-    def _begin(self, message: bytes, scheme: Scheme, once: _Once) -> Callable[[], None]:
+    def _begin(self, message: bytes, scheme: Scheme, once: _Once) -> bytes | Callable[[], None]:
         self._signer.algorithm.scheme(scheme)
         order = signatures.sign(self._signer.key_version, message, None, scheme, SignatureFormat.DER)
         future, call = self._client._begin(order, SIGN_SECONDS)
@@ -104,28 +104,47 @@ class _Handshakes:
             future.cancel()
 
         future.add_done_callback(done)
-        return cancel
+        early = once.returned()
+        if isinstance(early, Exception):
+            raise early
+        return early if early is not None else cancel
 
 
 class _Once:
-    """gRPC's function for the result. It may be called once, and not after gRPC has lost interest."""
+    """gRPC's function for the result: to be called once, and not after gRPC has lost interest.
+
+    Nor by the thread in which gRPC calls the signer: it holds a lock there that the function takes, too. That thread
+    runs what is to be done after a call where the call is over already.
+    """
 
     def __init__(self, on_complete: Callable[[bytes | Exception], None]) -> None:
         self._on_complete: Callable[[bytes | Exception], None] | None = on_complete
         self._lock = threading.Lock()
+        self._returned = False
+        self._early: bytes | Exception | None = None
 
     def __call__(self, result: bytes | Exception) -> None:
-        if (function := self._take()) is not None:
+        """The result is there."""
+        with self._lock:
+            if not self._returned:
+                self._early = result
+                return
+            function, self._on_complete = self._on_complete, None
+        if function is not None:
             function(result)
+
+    def returned(self) -> bytes | Exception | None:
+        """The signer returns now. A result that is there already is its result."""
+        with self._lock:
+            self._returned = True
+            if self._early is not None:
+                self._on_complete = None
+            return self._early
 
     def forget(self) -> None:
         """Never call it."""
-        self._take()
-
-    def _take(self) -> Callable[[bytes | Exception], None] | None:
         with self._lock:
-            function, self._on_complete = self._on_complete, None
-        return function
+            self._on_complete = None
 
 
 def _scheme(number: int) -> Scheme:

@@ -217,6 +217,13 @@ def test_a_key_in_a_tpm_is_an_identity(machine: Machine, new_daemon: Callable[..
         swtpm.stop()
 
 
+def test_many_handshakes_one_after_the_other_all_end(machine: Machine) -> None:
+    certificate = machine.key("many")
+    for _ in range(400):  # an answer that is there before gRPC has heard that it will come is rare
+        with machine.connect("many", certificate) as client:
+            assert client.daemon_version()
+
+
 def test_an_ed25519_key_is_refused_with_words(machine: Machine) -> None:
     machine.local.create_key("edwards", "ed25519")
     with pytest.raises(CapabilityMissingError, match="Ed25519"):
