@@ -14,9 +14,9 @@ from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.caller import Caller
 from hsmsign.model.errors import ConfigurationError
 from hsmsign.model.key_facts import KeyFacts
+from hsmsign.model.patterns import matcher
 from hsmsign.model.purpose import PurposeKind
 from hsmsign.policy import Action, Decision, Limit, Policy, Rule, RuleSet, reading
-from hsmsign.policy.patterns import matcher
 
 _KEYLESS = frozenset({Action.AUDIT})
 

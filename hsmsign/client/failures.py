@@ -12,8 +12,7 @@ from grpc_status import rpc_status
 from hsmsign.client.configuration import Endpoint
 from hsmsign.model import errors
 from hsmsign.model.errors import HsmsignError
-
-DOMAIN = "hsmsign"
+from hsmsign.model.status import DOMAIN
 
 _BY_CODE: dict[str, type[HsmsignError]] = {
     "INVALID_ARGUMENT": errors.InvalidArgumentError,

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from hsmsign.model.caller import Caller
 from hsmsign.model.errors import ProfileError, ProfileNotFoundError
+from hsmsign.model.patterns import matcher
 from hsmsign.pki.profiles import Profile
-from hsmsign.policy.patterns import matcher
 
 
 class Catalogue:

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from hsmsign.model.caller import Caller
 from hsmsign.model.errors import PermissionDeniedError
 from hsmsign.model.key_facts import KeyFacts
-from hsmsign.policy.patterns import matcher
+from hsmsign.model.patterns import matcher
 from hsmsign.policy.rules import Action, Hours, Rule, RuleSet
 
 _REMEMBERED = 16_384

@@ -1,43 +1,16 @@
-"""Errors on the wire: `google.rpc.Status` with ErrorInfo, and RetryInfo where a retry may help."""
+"""How a call ends with an error."""
 
 from __future__ import annotations
 
 import grpc
-from google.protobuf.any_pb2 import Any
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
 
 from hsmsign.model.errors import HsmsignError
-
-DOMAIN = "hsmsign"
-_DETAILS = "grpc-status-details-bin"
-
-
-def to_status(error: HsmsignError, request_id: str = "") -> status_pb2.Status:
-    """The error with its reason, its words, and what to do (`ErrorInfo.metadata["hint"]`)."""
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
-    if error.hint:
-        info.metadata["hint"] = error.hint
-    if request_id:
-        info.metadata["request_id"] = request_id
-    details = [_packed(info)]
-    if error.retry_after is not None:
-        retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromMicroseconds(int(error.retry_after * 1_000_000))
-        details.append(_packed(retry))
-    code: int = grpc.StatusCode[error.code].value[0]
-    return status_pb2.Status(code=code, message=error.message, details=details)
+from hsmsign.model.status import DETAILS, to_status
 
 
 async def abort(context: grpc.aio.ServicerContext[bytes, bytes], error: HsmsignError, request_id: str) -> None:
     """End the call with this error. Does not return."""
     status = to_status(error, request_id)
     await context.abort(
-        grpc.StatusCode[error.code], error.message, trailing_metadata=((_DETAILS, status.SerializeToString()),)
+        grpc.StatusCode[error.code], error.message, trailing_metadata=((DETAILS, status.SerializeToString()),)
     )
-
-
-def _packed(message: Message) -> Any:
-    packed = Any()
-    packed.Pack(message)
-    return packed

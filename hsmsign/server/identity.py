@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hsmsign.model.caller import Caller
+from hsmsign.model.certificate_names import names_of
 from hsmsign.model.errors import UnauthenticatedError
 from hsmsign.server.revocation import NO_CRLS, Crls
 
@@ -101,40 +100,9 @@ def _holder(pem: bytes) -> _Holder:
     """gRPC has checked the chain, and the dates when the connection began; here the names are read."""
     try:
         certificate = x509.load_pem_x509_certificate(pem)
-        fingerprint = f"sha256:{hashlib.sha256(_spki(certificate)).hexdigest()}"
-        name = _name(certificate) or fingerprint
-    except UnauthenticatedError:
-        raise
+        ends, issuer = certificate.not_valid_after_utc.timestamp(), certificate.issuer.public_bytes()
     except Exception as error:  # the parser has many ways to refuse what a stranger sends
         raise UnauthenticatedError("the client certificate cannot be read", hint=_HINT) from error
-    return _Holder(
-        Caller(name, () if name == fingerprint else (fingerprint,)),
-        certificate.not_valid_after_utc.timestamp(),
-        certificate.issuer.public_bytes(),
-        certificate.serial_number,
-    )
-
-
-def _name(certificate: x509.Certificate) -> str:
-    """SPIFFE ID, else the first DNS name, else the first address, else the subject; or nothing."""
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        names = x509.SubjectAlternativeName([])
-    spiffe = [uri for uri in names.get_values_for_type(x509.UniformResourceIdentifier) if uri.startswith("spiffe://")]
-    if len(spiffe) > 1:
-        raise UnauthenticatedError(
-            f"the client certificate has {len(spiffe)} SPIFFE IDs",
-            hint="an X.509-SVID has one (SPIFFE, X509-SVID, section 2)",
-        )
-    if spiffe:
-        return spiffe[0]
-    for kind, word in ((x509.DNSName, "dns"), (x509.RFC822Name, "email")):
-        if found := names.get_values_for_type(kind):
-            return f"{word}:{found[0].lower()}"
-    subject = certificate.subject.rfc4514_string()
-    return f"subject:{subject}" if subject else ""
-
-
-def _spki(certificate: x509.Certificate) -> bytes:
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    names = names_of(certificate)
+    name = names.name or (f"subject:{names.subject}" if names.subject else names.key)
+    return _Holder(Caller(name, () if name == names.key else (names.key,)), ends, issuer, certificate.serial_number)

@@ -13,13 +13,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from hsmsign.model.ca_names import AuthorityName
 from hsmsign.model.errors import HsmsignError, InvalidArgumentError
+from hsmsign.model.status import to_status
 from hsmsign.pki import profiles
 from hsmsign.pki.authority import Authority, Version
 from hsmsign.pki.issuing import Order, validity
 from hsmsign.pki.own_requests import OwnKey
 from hsmsign.pki.trust import Bundle
 from hsmsign.pki.wishes import Wish
-from hsmsign.server.errors import to_status
 from hsmsign.store.certificates import Wanted
 from hsmsign.store.pki_rows import AuthorityState, CertificateRow, CertificateState, CrlRow
 from hsmsign.v1 import authorities_pb2 as pb

@@ -7,7 +7,7 @@ from google.rpc import status_pb2
 
 from hsmsign.model.algorithms import InputKind
 from hsmsign.model.errors import HsmsignError, MessageSizeError
-from hsmsign.server.errors import to_status
+from hsmsign.model.status import to_status
 from hsmsign.server.numbers import FORMATS, KINDS, SCHEME_NUMBERS, SCHEMES, read
 from hsmsign.signing import GroupResult, SignGroup
 from hsmsign.v1 import signing_pb2

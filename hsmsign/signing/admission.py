@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from hsmsign.model.caller import Caller
 from hsmsign.model.errors import CallerLimitError
 from hsmsign.model.key_facts import KeyFacts
+from hsmsign.model.patterns import matcher
 from hsmsign.policy import Limit, LimitScope
-from hsmsign.policy.patterns import matcher
 
 _REMEMBERED = 65_536
 _SOON = 0.1

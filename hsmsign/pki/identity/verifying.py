@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from cryptography import x509
 
 from hsmsign.model.errors import IdentityTokenError
+from hsmsign.model.patterns import matcher
 from hsmsign.pki.identity import checks, templates, tokens
 from hsmsign.pki.identity.issuers import IssuerRules
 from hsmsign.pki.identity.jwks import KeySource
 from hsmsign.pki.identity.keysets import IssuerKey
 from hsmsign.pki.identity.refusals import refusal, shown
 from hsmsign.pki.identity.tokens import Token
-from hsmsign.policy.patterns import matcher
 
 
 @dataclass(frozen=True, slots=True)
