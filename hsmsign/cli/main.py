@@ -27,6 +27,7 @@ _COMMANDS = {
     "approvals": ("hsmsign.cli.approvals:approvals", "Approve, or refuse, what others asked for."),
     "attest": ("hsmsign.cli.attest:attest", "Check offline where a key lives."),
     "audit": ("hsmsign.cli.audit:audit", "Read and check the audit log: tail, prove, check, verify."),
+    "tls": ("hsmsign.cli.tls:tls", "Rights by client certificate, for applications: check rules."),
     "backend": ("hsmsign.cli.backends:backend", "Show the devices behind the daemon."),
     "bench": ("hsmsign.cli.bench:bench", "Measure signatures of your key on your daemon."),
     "init": ("hsmsign.cli.init:init", "Make a configuration, a token and certificates. [server]"),

@@ -1,1 +1,1 @@
-"""Device keys under the TLS stacks that people have."""
+"""TLS for applications: device keys under the stacks that people have, who is at the other end, what it may do."""
