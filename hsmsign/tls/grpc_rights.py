@@ -9,10 +9,11 @@ A handler knows who calls by `peer(context)`. A refused call ends with UNAUTHENT
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -22,7 +23,8 @@ from hsmsign.tls.gate import Gate
 from hsmsign.tls.peer import GrpcContext, Peer
 from hsmsign.tls.rules import Call, Decider
 
-_Handler = grpc.RpcMethodHandler[Any, Any] | None
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+_Refusal: TypeAlias = Callable[[Any], HsmsignError | None]
 _MAKERS: dict[tuple[bool, bool], tuple[str, Callable[..., Any]]] = {
     (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
     (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
@@ -73,13 +75,14 @@ def _guarded(gate: Gate, handler: _Handler, details: grpc.HandlerCallDetails) ->
     if handler is None:  # there is no such method: gRPC says so
         return None
     kind, make = _MAKERS[bool(handler.request_streaming), bool(handler.response_streaming)]
-    behaviour = _behind(gate, Call(details.method), getattr(handler, kind))
+    streams = bool(handler.response_streaming)
+    behaviour = _behind(gate, Call(details.method), getattr(handler, kind), streams=streams)
     made: grpc.RpcMethodHandler[Any, Any] = make(behaviour, handler.request_deserializer, handler.response_serializer)
     return made
 
 
-def _behind(gate: Gate, call: Call, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-    """The same behaviour, of the same kind: gRPC goes by what a function is."""
+def _behind(gate: Gate, call: Call, behaviour: Callable[..., Any], *, streams: bool) -> Callable[..., Any]:
+    """The same behaviour, of the same kind: gRPC goes by what a function is. `streams`: it answers with several."""
 
     def refusal(context: Any) -> HsmsignError | None:
         try:
@@ -89,23 +92,9 @@ def _behind(gate: Gate, call: Call, behaviour: Callable[..., Any]) -> Callable[.
         return None
 
     if _is(inspect.isasyncgenfunction, behaviour):
-
-        async def answers(request: Any, context: Any) -> AsyncIterator[Any]:
-            if error := refusal(context):
-                await context.abort(*_status(error))
-            async for answer in behaviour(request, context):
-                yield answer
-
-        return answers
-
+        return _generator(refusal, behaviour)
     if _is(inspect.iscoroutinefunction, behaviour):
-
-        async def coroutine(request: Any, context: Any) -> Any:
-            if error := refusal(context):
-                await context.abort(*_status(error))
-            return await behaviour(request, context)
-
-        return coroutine
+        return _coroutine(refusal, behaviour)
 
     def plain(request: Any, context: Any) -> Any:
         if error := refusal(context):
@@ -114,7 +103,30 @@ def _behind(gate: Gate, call: Call, behaviour: Callable[..., Any]) -> Callable[.
             context.abort(code, words)
         return behaviour(request, context)
 
-    return plain
+    def plain_stream(request: Any, context: Any) -> Iterator[Any]:
+        yield from plain(request, context)  # asyncio's servers may only wait for an abort where they iterate
+
+    return plain_stream if streams else plain
+
+
+def _generator(refusal: _Refusal, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    async def answers(request: Any, context: Any) -> AsyncIterator[Any]:
+        if error := refusal(context):
+            await context.abort(*_status(error))
+        async with contextlib.aclosing(behaviour(request, context)) as stream:
+            async for answer in stream:
+                yield answer
+
+    return answers
+
+
+def _coroutine(refusal: _Refusal, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    async def answer(request: Any, context: Any) -> Any:
+        if error := refusal(context):
+            await context.abort(*_status(error))
+        return await behaviour(request, context)
+
+    return answer
 
 
 def _is(kind: Callable[[Any], bool], behaviour: Any) -> bool:
