@@ -145,6 +145,19 @@ def corpus() -> dict[str, list[bytes]]:
         ],
         "request": [bytes((at,)) + requests(at) for at in range(len(METHODS))],
         **of_the_authority(),
+        **of_applications(),
+    }
+
+
+def of_applications() -> dict[str, list[bytes]]:
+    """Rules, and paths that they are asked about."""
+    head = b'[[rule]]\npeers = ["*"]\n'
+    return {
+        "rights": [
+            head + b'methods = ["GET", "POST"]\npaths = ["/articles/**", "/v*/a"]\nnote = "x"',
+            head + b'calls = ["/shop.v1.Shop/Read*"]\n' + head + b'methods = ["HEAD"]',
+        ],
+        "rights-path": [b"/articles/1?a=b", b"/articles/a%20b/%C3%A4;x", b"/v1/a", b"/articles/%2e%2e/x"],
     }
 
 

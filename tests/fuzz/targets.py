@@ -26,7 +26,7 @@ from hsmsign.model.errors import HsmsignError, PurposeError
 from hsmsign.model.purpose import Purpose, PurposeKind
 from hsmsign.purposes import Signer, check, describe, signed
 from hsmsign.ssh import wire as ssh_wire
-from tests.fuzz import pki
+from tests.fuzz import pki, rights
 from tests.fuzz.requests import read_request
 
 KEY = ec.derive_private_key(int.from_bytes(sha256(b"a key that everybody knows").digest()), ec.SECP256R1())
@@ -161,6 +161,8 @@ TARGETS: dict[str, Target] = {
     "ca-name": Target(pki.ca_name),
     "chain": Target(pki.chain),
     "token": Target(pki.Token()),
+    "rights": Target(rights.rules),
+    "rights-path": Target(rights.path, ()),
 }
 
 
