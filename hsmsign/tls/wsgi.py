@@ -43,7 +43,6 @@ class RightsMiddleware:
 
     def __call__(self, environ: Environ, start_response: Start) -> Iterable[bytes]:
         """One request."""
-        environ.pop(PEER, None)
         action = Request(environ["REQUEST_METHOD"], _path(environ), _raw(environ))
         try:
             environ[PEER] = self._gate.check(functools.partial(self._find, environ), action)

@@ -157,7 +157,13 @@ def of_applications() -> dict[str, list[bytes]]:
             head + b'methods = ["GET", "POST"]\npaths = ["/articles/**", "/v*/a"]\nnote = "x"',
             head + b'calls = ["/shop.v1.Shop/Read*"]\n' + head + b'methods = ["HEAD"]',
         ],
-        "rights-path": [b"/articles/1?a=b", b"/articles/a%20b/%C3%A4;x", b"/v1/a", b"/articles/%2e%2e/x"],
+        "rights-path": [
+            b"/articles/1?a=b",
+            b"/articles/a%20b/%C3%A4;x",
+            b"/v1/a",
+            b"/articles/%2e%2e/x",
+            b"/articles/%252e%252e/x",
+        ],
     }
 
 

@@ -160,7 +160,7 @@ async def aio_port(request: pytest.FixtureRequest, site: Site, rules: Rules) -> 
     await server.start()
     yield made
     await server.stop(0)
-    pool.shutdown()
+    await asyncio.to_thread(pool.shutdown)  # a thread of the pool may wait for the loop
 
 
 @pytest.mark.parametrize("kind", KINDS)
