@@ -1,0 +1,46 @@
+# The remote client (native/provider/remote): HTTP/2 by libnghttp2, messages by nanopb (generated from protos/ into
+# native/build), TLS by libssl. Its tests are tests/native/remote/test_*.c; driver.c there is for the integration
+# tests. Included by native/Makefile. REMOTE_OBJECTS of a kind are what a program or the provider links.
+REMOTE := $(ROOT)/native/provider/remote
+PYTHON ?= $(ROOT)/.venv/bin/python
+REMOTE_LIBS := -lnghttp2 -lprotobuf-nanopb -lssl -lcrypto -lpthread
+REMOTE_PROTO := $(BUILD)/proto
+REMOTE_GENERATED := $(addprefix $(REMOTE_PROTO)/,hsmsign/v1/signing.pb.c google/rpc/status.pb.c google/protobuf/any.pb.c)
+REMOTE_SOURCES := $(wildcard $(REMOTE)/*.c)
+REMOTE_HEADERS := $(wildcard $(REMOTE)/*.h $(ROOT)/native/core/*.h $(ROOT)/tests/native/*/*.h)
+REMOTE_TESTS := $(patsubst $(ROOT)/tests/native/%.c,%,$(wildcard $(ROOT)/tests/native/remote/test_*.c))
+REMOTE_PROGRAMS := $(REMOTE_TESTS) remote/driver
+plain := -fPIC
+
+$(REMOTE_PROTO)/.made: $(ROOT)/protos/hsmsign/v1/signing.proto $(REMOTE)/remote.mk
+	@mkdir -p $(@D)
+	@include=$$($(PYTHON) -c 'import pathlib, google.rpc.status_pb2 as m; print(pathlib.Path(m.__file__).parents[2])') && \
+	    $(PYTHON) -m grpc_tools.protoc -I$(ROOT)/protos -I$$include --plugin=protoc-gen-nanopb=$$(command -v protoc-gen-nanopb) \
+	    --nanopb_opt=-q --nanopb_out=$(REMOTE_PROTO) hsmsign/v1/signing.proto google/rpc/status.proto google/protobuf/any.proto
+	@touch $@
+$(REMOTE_GENERATED): $(REMOTE_PROTO)/.made ;
+
+define remote_kind
+REMOTE_OBJECTS_$(1) := $(patsubst $(REMOTE)/%.c,$(BUILD)/$(1)/remote/objects/%.o,$(REMOTE_SOURCES)) \
+                       $(patsubst $(REMOTE_PROTO)/%.c,$(BUILD)/$(1)/remote/proto/%.o,$(REMOTE_GENERATED))
+$(BUILD)/$(1)/remote/objects/%.o: $(REMOTE)/%.c $(REMOTE_HEADERS) $(REMOTE_PROTO)/.made
+	@mkdir -p $$(@D)
+	$(CC) $(CFLAGS) $($(1)) -isystem $(REMOTE_PROTO) -c -o $$@ $$<
+$(BUILD)/$(1)/remote/proto/%.o: $(REMOTE_PROTO)/%.c
+	@mkdir -p $$(@D)
+	$(CC) -std=c11 -O1 -g -fvisibility=hidden $($(1)) -I$(REMOTE_PROTO) -c -o $$@ $$<
+$(REMOTE_PROGRAMS:%=$(BUILD)/$(1)/%): $(BUILD)/$(1)/%: $(ROOT)/tests/native/%.c $$(REMOTE_OBJECTS_$(1)) $(REMOTE_HEADERS)
+	@mkdir -p $$(@D)
+	$(CC) $(CFLAGS) $($(1)) -o $$@ $$< $$(REMOTE_OBJECTS_$(1)) $(REMOTE_LIBS)
+.PHONY: remote-$(1)
+remote-$(1): $(REMOTE_PROGRAMS:%=$(BUILD)/$(1)/%)
+endef
+$(foreach kind,plain asan tsan,$(eval $(call remote_kind,$(kind))))
+asan: $(REMOTE_TESTS:%=$(BUILD)/asan/%)
+tsan: $(REMOTE_TESTS:%=$(BUILD)/tsan/%)
+
+.PHONY: fuzz-remote
+fuzz-remote: $(REMOTE_OBJECTS_asan)
+	@mkdir -p $(BUILD)
+	$(CC) $(CFLAGS) $(asan) -o $(BUILD)/fuzz_answer $(ROOT)/tests/native/remote/fuzz_answer.c $(REMOTE_OBJECTS_asan) $(REMOTE_LIBS)
+	$(BUILD)/fuzz_answer $(SECONDS) $(SEED)
