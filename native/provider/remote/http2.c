@@ -208,6 +208,11 @@ hsm_status hsm_http2_start(struct hsm_http2 *http2, const struct hsm_request *re
                            nghttp2_strerror(http2->stream));
 }
 
+static hsm_status not_http2(struct hsm_why *why)
+{
+    return hsm_why_final(why, HSM_E_FRAME, "what answers is not HTTP/2; does the endpoint name the gRPC port?");
+}
+
 hsm_status hsm_http2_receive(struct hsm_http2 *http2, const uint8_t *bytes, size_t len, struct hsm_why *why)
 {
     http2->received += len;
@@ -219,18 +224,19 @@ hsm_status hsm_http2_receive(struct hsm_http2 *http2, const uint8_t *bytes, size
                              HSM_MESSAGE_MAX);
     if (taken == NGHTTP2_ERR_NOMEM)
         return hsm_why_final(why, HSM_E_NO_MEMORY, "out of memory");
-    const bool ended = nghttp2_session_want_read(http2->session) == 0 && http2->message != NULL;
-    if (taken < 0 || (size_t)taken != len || ended)
-        return hsm_why_final(why, HSM_E_FRAME, "what answers is not HTTP/2; does the endpoint name the gRPC port?");
-    return HSM_OK;
+    return taken >= 0 && (size_t)taken == len ? HSM_OK : not_http2(why);
 }
 
 hsm_status hsm_http2_next(struct hsm_http2 *http2, const uint8_t **bytes, size_t *len, struct hsm_why *why)
 {
     const ssize_t got = nghttp2_session_mem_send(http2->session, bytes);
     *len = got > 0 ? (size_t)got : 0;
-    if (got >= 0)
+    if (got > 0)
         return HSM_OK;
+    if (got == 0) /* nghttp2 said goodbye to a peer that broke the protocol: the call would wait for nothing */
+        return http2->message != NULL && !http2->answer.over && nghttp2_session_want_read(http2->session) == 0
+                   ? not_http2(why)
+                   : HSM_OK;
     return hsm_why_final(why, got == NGHTTP2_ERR_NOMEM ? HSM_E_NO_MEMORY : HSM_E_FRAME, "HTTP/2 failed: %s",
                          nghttp2_strerror((int)got));
 }
