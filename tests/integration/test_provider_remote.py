@@ -73,7 +73,7 @@ def ended(process: subprocess.Popen[str]) -> list[list[str]]:
 def check(daemon: Daemon, lines: list[list[str]], count: int) -> None:
     """All were signed, each over its own digest."""
     with daemon.client() as client:
-        public = client.get_public_key("keys/k").load()
+        public = client.public_key("keys/k")
     assert isinstance(public, ec.EllipticCurvePublicKey)
     assert [line for line in lines if line[0] != "ok"] == []
     assert len(lines) == count
@@ -161,9 +161,13 @@ def test_a_daemon_that_is_away_is_an_error_in_words(tmp_path: Path) -> None:
 def test_no_signature_fails_while_the_daemon_restarts(home: Daemon, kind: str) -> None:
     where, files = target(home, kind), tls(home) if kind == "tls" else ()
     home.configure(lambda text: text.replace('"127.0.0.1:0"', f'"{home.endpoints["tcp"]}"'))
-    process = launch(where, *files, threads=8, rounds=300)
+    process = launch(where, *files, threads=8, rounds=400)
     assert process.stdout is not None
+    assert process.stderr is not None
     first = process.stdout.readline()  # it is under way
     home.stop()
+    assert process.poll() is None
     home.start()
-    check(home, [first.split(), *ended(process)], 8 * 300)
+    lines = [line.split() for line in (first, *process.stdout)]
+    assert process.wait(60) == 0, process.stderr.read()
+    check(home, lines, 8 * 400)

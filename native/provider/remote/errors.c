@@ -3,17 +3,24 @@
 #include <openssl/err.h>
 #include <stdio.h>
 
+static void copy(char *to, size_t room, const char *from)
+{
+    (void)snprintf(to, room, "%s", from != NULL ? from : "");
+}
+
 void hsm_errors_set_aside(struct hsm_errors_aside *aside)
 {
     aside->count = 0;
     while (aside->count < HSM_ERRORS_MAX) {
         struct hsm_error_aside *error = &aside->errors[aside->count];
-        const char *data = NULL;
+        const char *file = NULL, *function = NULL, *data = NULL; /* die with the queue */
         int flags = 0;
-        error->code = ERR_get_error_all(&error->file, &error->line, &error->function, &data, &flags);
+        error->code = ERR_get_error_all(&file, &error->line, &function, &data, &flags);
         if (error->code == 0)
             break;
-        (void)snprintf(error->data, sizeof error->data, "%s", (flags & ERR_TXT_STRING) != 0 ? data : "");
+        copy(error->file, sizeof error->file, file);
+        copy(error->function, sizeof error->function, function);
+        copy(error->data, sizeof error->data, (flags & ERR_TXT_STRING) != 0 ? data : NULL);
         aside->count++;
     }
 }

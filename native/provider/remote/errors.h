@@ -7,9 +7,8 @@
 
 struct hsm_error_aside {
     unsigned long code;
-    const char *file, *function; /* literals of who raised it */
     int line;
-    char data[128];
+    char file[96], function[64], data[128];
 };
 
 struct hsm_errors_aside {
