@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.support.daemon import Daemon
 from tests.support.softhsm import ROOT
 
 SCHEME = "1"  # ECDSA_P256_SHA256
+NOBODY = 65534
 DRIVERS = ROOT / "native" / "build"
 
 
@@ -106,7 +108,7 @@ def test_an_application_may_close_all_descriptors(home: Daemon) -> None:
     check(home, ended(launch(target(home, "tls"), *tls(home), rounds=3, how="close")), 4)
 
 
-def test_a_renewed_name_is_checked_in_the_daemons_certificate(home: Daemon) -> None:
+def test_the_server_name_is_checked_in_the_daemons_certificate(home: Daemon) -> None:
     check(home, ended(launch(target(home, "tls"), *tls(home), "localhost")), 1)
     status, words = refused(launch(target(home, "tls"), *tls(home), "other.example"))
     assert status == 102
@@ -135,20 +137,31 @@ def test_an_unknown_key_is_named_in_the_daemons_words(home: Daemon) -> None:
     assert "'keys/none' does not exist" in words
 
 
+@contextlib.contextmanager
+def socket_of_mode(daemon: Daemon, mode: int) -> Iterator[str]:
+    """The Unix socket with another mode, in folders that everybody may enter."""
+    path = Path(daemon.endpoints["unix"])
+    before = {each: each.stat().st_mode & 0o7777 for each in (path, path.parent, daemon.folder)}
+    path.chmod(mode)
+    path.parent.chmod(0o755)
+    daemon.folder.chmod(0o755)
+    yield f"unix://{path}"
+    for each, old in before.items():
+        each.chmod(old)
+
+
 def test_a_socket_of_others_is_refused_at_once(home: Daemon) -> None:
-    path = Path(home.endpoints["unix"])
-    inside = home.folder / "closed.sock"
-    inside.symlink_to(path)
-    home.folder.chmod(0o755)
-    mode = path.stat().st_mode
-    path.chmod(0o600)
-    try:
-        status, words = refused(launch(f"unix://{path}", user=65534, deadline_ms=20_000))
-    finally:
-        path.chmod(mode & 0o777)
-        inside.unlink()
+    with socket_of_mode(home, 0o600) as where:
+        status, words = refused(launch(where, user=NOBODY, deadline_ms=60_000))
     assert status == 102
     assert "may not connect" in words
+
+
+def test_a_caller_without_rights_is_told_so_in_the_daemons_words(home: Daemon) -> None:
+    with socket_of_mode(home, 0o666) as where:
+        status, words = refused(launch(where, user=NOBODY))
+    assert status == 3
+    assert f"unix:{NOBODY} may not sign-digest keys/k" in words
 
 
 def test_a_daemon_that_is_away_is_an_error_in_words(tmp_path: Path) -> None:
