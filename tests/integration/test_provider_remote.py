@@ -131,6 +131,17 @@ def test_a_key_that_is_no_private_key_is_refused_in_words(home: Daemon, tmp_path
     assert "not a reference to one in a device" in words
 
 
+def test_a_client_certificate_of_strangers_is_pointed_at(home: Daemon, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=stranger -days 1"
+    made = [*command.split(), "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(made, check=True, capture_output=True, timeout=60)
+    files = (str(home.tls.ca), str(certificate), str(key))
+    status, words = refused(launch(target(home, "tls"), *files, deadline_ms=500))
+    assert status == 102
+    assert "is this client's certificate in date" in words
+
+
 def test_an_unknown_key_is_named_in_the_daemons_words(home: Daemon) -> None:
     status, words = refused(launch(target(home, "unix"), key="keys/none"))
     assert status == 3

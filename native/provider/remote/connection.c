@@ -18,8 +18,11 @@ void hsm_connection_close(struct hsm_connection *connection)
     hsm_connection_init(connection);
 }
 
-static hsm_status lost(hsm_status status, struct hsm_why *why)
+static hsm_status lost(const struct hsm_connection *connection, hsm_status status, struct hsm_why *why)
 {
+    if (connection->tls.ssl != NULL && !connection->heard) /* gRPC servers often leave without an alert */
+        return hsm_why_passing(why, HSM_E_IO, "the daemon closed the connection before a word; is this client's"
+                               " certificate in date and one that it takes, or was it stopped?");
     return hsm_why_passing(why, status == HSM_E_CLOSED ? HSM_E_IO : status,
                            "the connection to the daemon was lost before it answered; was it stopped?");
 }
@@ -32,6 +35,7 @@ static hsm_status take_plain(struct hsm_connection *connection, struct hsm_why *
             hsm_tls_read(&connection->tls, connection->plain, sizeof connection->plain, &len, why);
         if (status != HSM_OK || len == 0)
             return status;
+        connection->heard = true;
         status = hsm_http2_receive(connection->http2, connection->plain, len, why);
         if (status != HSM_OK)
             return status;
@@ -45,7 +49,7 @@ static hsm_status fill(struct hsm_connection *connection, bool *got, struct hsm_
     hsm_status status = hsm_socket_receive(&connection->socket, connection->in, sizeof connection->in, &len);
     *got = len > 0;
     if (status != HSM_OK)
-        return lost(status, why);
+        return lost(connection, status, why);
     if (len == 0)
         return HSM_OK;
     if (connection->tls.ssl == NULL)
@@ -93,7 +97,7 @@ static hsm_status flush(struct hsm_connection *connection, struct hsm_why *why)
             hsm_status last = HSM_OK;
             while (last == HSM_OK && got)
                 last = fill(connection, &got, why);
-            return last != HSM_OK ? last : lost(status, why);
+            return last != HSM_OK ? last : lost(connection, status, why);
         }
         if (done == 0)
             return HSM_OK;
@@ -112,7 +116,7 @@ static hsm_status step(struct hsm_connection *connection, const struct hsm_targe
     if (ready == HSM_E_DEADLINE)
         return hsm_why_final(why, HSM_E_DEADLINE, "no answer from %.100s within %u ms; give more time, or see how the"
                              " daemon is: hsmsign doctor", target->words, (unsigned)target->deadline_ms);
-    return ready == HSM_OK ? fill(connection, &got, why) : lost(ready, why);
+    return ready == HSM_OK ? fill(connection, &got, why) : lost(connection, ready, why);
 }
 
 static hsm_status shake_hands(struct hsm_connection *connection, const struct hsm_target *target,

@@ -12,6 +12,7 @@ struct hsm_connection {
     struct hsm_http2 *http2; /* NULL: closed */
     const uint8_t *pending;  /* not sent yet: in `out`, or in memory of http2 */
     size_t pending_len;
+    bool heard;              /* the daemon said something in HTTP/2 */
     uint8_t in[16u << 10], plain[16u << 10], out[16u << 10];
 };
 
