@@ -72,7 +72,8 @@ static hsm_status judge_http(int status, struct hsm_why *why)
     if (status < 100)
         return hsm_why_final(why, HSM_E_FRAME, "the daemon's answer has no status at all");
     if (code == UNAVAILABLE)
-        return hsm_why_passing(why, HSM_E_NOT_PRESENT, "something before the daemon answers with HTTP status %d", status);
+        return hsm_why_passing(why, HSM_E_NOT_PRESENT, "something before the daemon answers with HTTP status %d",
+                               status);
     return hsm_why_final(why, meanings[code].status, "what answers is no daemon: HTTP status %d; is a proxy between?",
                          status);
 }

@@ -143,7 +143,7 @@ hsm_status hsm_message_read(const uint8_t *message, size_t len, const hsm_remote
     response.signature = (pb_callback_t){.funcs.decode = read_bytes, .arg = &into};
     pb_istream_t stream = pb_istream_from_buffer(message + HSM_MESSAGE_PREFIX, len - HSM_MESSAGE_PREFIX);
     if (!pb_decode(&stream, hsmsign_v1_SignResponse_fields, &response) || name.too_long)
-        return hsm_why_final(why, HSM_E_FRAME, "the daemon's answer cannot be read; is it hsmsign, of a fitting version?");
+        return hsm_why_final(why, HSM_E_FRAME, "the daemon's answer cannot be read; is it hsmsign, and not newer?");
     version[name.len] = '\0';
     status = judge(&response, version, order, &into, why);
     if (status == HSM_OK || status == HSM_E_BUFFER)

@@ -95,7 +95,8 @@ static hsm_status ask(struct errand *errand, struct hsm_connection *connection, 
     const struct hsm_target *target = &errand->remote->target;
     hsm_status status = connect_where_needed(errand, connection, why);
     if (status == HSM_OK)
-        status = hsm_connection_call(connection, target, errand->message, errand->message_len, errand->deadline_ns, why);
+        status = hsm_connection_call(connection, target, errand->message, errand->message_len, errand->deadline_ns,
+                                     why);
     if (status != HSM_OK)
         return status;
     const struct hsm_answer *answer = hsm_http2_answer(connection->http2);

@@ -136,8 +136,8 @@ hsm_status hsm_tls_handshake(struct hsm_tls *tls, const struct hsm_target *targe
         return hsm_why_final(why, HSM_E_IO, "the certificate of %.60s is not accepted: %.60s; is ca the one that signed"
                              " it, and does it hold the name?", target->words, X509_verify_cert_error_string(verified));
     if (shaken != 1)
-        return hsm_why_final(why, HSM_E_IO, "TLS with %.60s failed: %.60s; is this client's certificate in date, and one"
-                             " that the daemon takes?", target->words, complaint());
+        return hsm_why_final(why, HSM_E_IO, "TLS with %.60s failed: %.60s; is this client's certificate in date, and"
+                             " one that the daemon takes?", target->words, complaint());
     SSL_get0_alpn_selected(tls->ssl, &chosen, &len);
     if (len != 2 || memcmp(chosen, "h2", 2) != 0)
         return hsm_why_final(why, HSM_E_FRAME, "%.100s does not speak HTTP/2; is it the gRPC port?", target->words);

@@ -23,7 +23,8 @@ static int daemon_;
 static hsm_status call(const struct text *said, bool hang_up, uint32_t deadline_ms)
 {
     char words[] = "unix:///test", authority[] = "localhost";
-    const struct hsm_target target = {.words = words, .path = words, .authority = authority, .deadline_ms = deadline_ms};
+    const struct hsm_target target = {.words = words, .path = words, .authority = authority,
+                                      .deadline_ms = deadline_ms};
     const uint64_t deadline = hsm_now_ns() + (uint64_t)deadline_ms * 1000000u;
     uint8_t *message = NULL;
     size_t len = 0;
