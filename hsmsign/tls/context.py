@@ -91,25 +91,20 @@ def use_key(
             return _load(context, chain_path, os.fspath(key), os.fspath(key))
     signer = signer_for(key, leaf_of(pem))
     same_key(signer, leaf_of(pem))
-    public = signer_public(signer)
     with provider.lent(signer, deadline) as endpoint, _as_file(pem) as chain_path:
-        reference = KeyReference(signer.key_version, public, endpoint, deadline=deadline, verify=verify)
+        reference = KeyReference(signer.key_version, signer._info.der, endpoint, deadline=deadline, verify=verify)
         with _as_file(reference.to_pem()) as key_path:
             _load(context, chain_path, key_path, signer.key_version)
     return None
 
 
-def signer_public(signer: RemoteSigner) -> bytes:
-    """SubjectPublicKeyInfo, DER."""
-    return signer._info.der
-
-
 def _load(context: ssl.SSLContext, chain: str, key: str, words: str) -> None:
+    provider.trouble()  # of before
     try:
         context.load_cert_chain(chain, key, password=_no_passphrase)
     except ssl.SSLError as error:
         said = provider.trouble()
-        if error.reason == "KEY_VALUES_MISMATCH":
+        if error.reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):  # another key, another kind of key
             raise ConfigurationError(
                 f"the certificate is not for {words}: its public key is another",
                 hint="was the key rotated? write the reference again, or get a certificate for the key as it is",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _ssl
 import contextlib
 import itertools
+import logging
 import os
 import ssl
 import threading
@@ -27,6 +28,7 @@ _ffi, _lib = _provider.ffi, _provider.lib
 _LENT = "inprocess:"
 _OK, _BAD_INPUT, _BROKEN = 0, 9, 12
 _WORDS = 255
+_log = logging.getLogger("hsmsign.tls")
 
 
 class _Way:
@@ -175,6 +177,7 @@ def _sign(opened: Any, wish: Any, signature: Any, length: Any, words: Any) -> in
         data = bytes(_ffi.buffer(wish.input, wish.input_len)) if wish.input_len else b""
         found = _ffi.from_handle(opened).sign(data, Scheme(wish.scheme), is_message=wish.is_message)
     except HsmsignError as error:
+        _log.warning("a handshake has no signature: %s: %s", error.reason, error.message)  # ssl's error does not say why
         return _say(words, error)
     return _put(found, signature, length)
 

@@ -4,7 +4,6 @@
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/provider.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "provider.h"
@@ -56,13 +55,5 @@ bool hsm_inprocess_load(const struct hsm_signer *signer, struct hsm_words *words
 
 void hsm_inprocess_trouble(struct hsm_words *words)
 {
-    const char *data = NULL;
-    int flags = 0;
-    const unsigned long code = ERR_peek_error_all(NULL, NULL, NULL, &data, &flags);
-    const char *library = ERR_lib_error_string(code), *reason = ERR_reason_error_string(code);
-    words->text[0] = '\0';
-    if (library == NULL || strcmp(library, HSM_PROVIDER_NAME) != 0)
-        return;
-    (void)snprintf(words->text, sizeof words->text, "%s: %s", reason != NULL ? reason : "error",
-                   data != NULL && (flags & ERR_TXT_STRING) != 0 ? data : "");
+    hsm_take_last_words(words);
 }

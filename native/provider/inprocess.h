@@ -15,7 +15,7 @@ const char *hsm_inprocess_openssl(void);
  * Call it once. false: the words of OpenSSL's error are in `words`. */
 bool hsm_inprocess_load(const struct hsm_signer *signer, struct hsm_words *words);
 
-/* The oldest error of this thread's queue that is the provider's own, which is left as it is; "" where there is none. */
+/* What the provider raised last in this thread, once; "" where it raised nothing. */
 void hsm_inprocess_trouble(struct hsm_words *words);
 
 #endif

@@ -4,6 +4,7 @@
 #include <openssl/crypto.h>
 #include <openssl/params.h>
 #include <openssl/provider.h>
+#include <stdio.h>
 #include <string.h>
 
 #define VERSION "0.1.0"
@@ -17,10 +18,37 @@ static const OSSL_ITEM reasons[] = {{HSM_R_REFERENCE, "bad key reference"},
                                     {HSM_R_MEMORY, "out of memory"},
                                     {0, NULL}};
 
+/* Applications often throw OpenSSL's queue away, or show its last entry alone: this stays for whoever asks. */
+static _Thread_local struct hsm_words last;
+
+void hsm_take_last_words(struct hsm_words *words)
+{
+    *words = last;
+    last.text[0] = '\0';
+}
+
+static const char *reason_words(enum hsm_reason reason)
+{
+    for (const OSSL_ITEM *item = reasons; item->ptr != NULL; item++)
+        if (item->id == (unsigned)reason)
+            return item->ptr;
+    return "error";
+}
+
+static void keep(enum hsm_reason reason, const char *format, va_list arguments)
+{
+    const int len = snprintf(last.text, sizeof last.text, "%s: ", reason_words(reason));
+    if (len > 0 && (size_t)len < sizeof last.text)
+        (void)vsnprintf(last.text + len, sizeof last.text - (size_t)len, format, arguments);
+}
+
 void hsm_raise_at(const struct hsm_provider *provider, const char *file, int line, const char *function,
                   enum hsm_reason reason, const char *format, ...)
 {
     va_list arguments;
+    va_start(arguments, format);
+    keep(reason, format, arguments);
+    va_end(arguments);
     if (provider->new_error == NULL || provider->vset_error == NULL)
         return;
     va_start(arguments, format);

@@ -45,6 +45,9 @@ enum hsm_reason {
 void hsm_raise_at(const struct hsm_provider *provider, const char *file, int line, const char *function,
                   enum hsm_reason reason, const char *format, ...) __attribute__((format(printf, 6, 7)));
 
+/* What was raised last in this thread, once; "" where nothing was. */
+void hsm_take_last_words(struct hsm_words *words);
+
 /* Tables of provider-base(7), each ended by one with a NULL name. */
 extern const OSSL_ALGORITHM hsm_keymgmt_algorithms[];
 extern const OSSL_ALGORITHM hsm_signature_algorithms[];
