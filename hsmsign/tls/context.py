@@ -15,7 +15,7 @@ from hsmsign.client.device_tls import leaf_of, same_key, signer_for
 from hsmsign.client.remote import RemoteSigner
 from hsmsign.model.errors import ConfigurationError
 from hsmsign.tls import provider
-from hsmsign.tls.reference import DEADLINE_SECONDS, KeyReference
+from hsmsign.tls.reference import DEADLINE_SECONDS, LABEL, KeyReference
 
 Key = RemoteSigner | tuple[Client, str] | Path | str
 """What `client.key(name)` gives; a client and a name; or a file with a reference (`hsmsign key reference`)."""
@@ -109,6 +109,8 @@ def _load(context: ssl.SSLContext, chain: str, key: str, words: str) -> None:
                 f"the certificate is not for {words}: its public key is another",
                 hint="was the key rotated? write the reference again, or get a certificate for the key as it is",
             ) from None
+        if not said and LABEL.encode() in Path(key).read_bytes():
+            said = "the reference is cut or altered; write it again: hsmsign key reference NAME"
         raise ConfigurationError(f"{words} cannot be used: {said or error}") from None
     except OSError as error:
         raise ConfigurationError(f"{words} cannot be read: {error.strerror}") from None
