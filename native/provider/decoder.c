@@ -58,7 +58,7 @@ static int decode_pem(void *decoder, OSSL_CORE_BIO *core_bio, int selection, OSS
         ok = is_reference(provider, der, (size_t)len) && pass_der(der, (size_t)len, callback, argument);
     OPENSSL_free(label);
     OPENSSL_free(header);
-    OPENSSL_free(der);
+    OPENSSL_clear_free(der, (size_t)len); /* it may have been somebody's private key */
     BIO_free(bio);
     return ok;
 }
@@ -82,15 +82,17 @@ static int decode_der(const struct hsm_provider *provider, OSSL_CORE_BIO *core_b
     const size_t len = read_item(bio, der);
     BIO_free(bio);
     struct hsm_reference *reference = hsm_reference_read(der, len);
+    OPENSSL_cleanse(der, sizeof der);
     if (reference == NULL)
         return 1;
     struct hsm_key *key = hsm_key_of_reference(provider, reference);
     if (key == NULL)
         return 0;
-    if (key->kind == kind)
+    if (key->kind == kind && hsm_key_open(key))
         return hsm_key_pass(key, callback, argument);
+    const int ok = key->kind != kind;
     hsm_key_free(key);
-    return 1;
+    return ok;
 }
 
 #define DECODE(kind, number)                                                                                         \

@@ -77,7 +77,7 @@ static bool fill(struct hsm_key *key, const uint8_t *der, size_t len)
     return true;
 }
 
-static bool open_key(struct hsm_key *key)
+bool hsm_key_open(struct hsm_key *key)
 {
     struct hsm_words words = {""};
     if (key->provider->signer->open(key->reference, &key->opened, &words) == HSM_OK)
@@ -95,10 +95,7 @@ static struct hsm_key *start(const struct hsm_provider *provider, struct hsm_ref
         return NULL;
     }
     key->reference = reference;
-    if (open_key(key))
-        return key;
-    hsm_key_free(key);
-    return NULL;
+    return key;
 }
 
 struct hsm_key *hsm_key_of_reference(const struct hsm_provider *provider, struct hsm_reference *reference)
@@ -110,17 +107,21 @@ struct hsm_key *hsm_key_of_reference(const struct hsm_provider *provider, struct
     return NULL;
 }
 
-struct hsm_key *hsm_key_of_daemon(const struct hsm_provider *provider, struct hsm_reference *reference)
+static bool fill_by_daemon(struct hsm_key *key)
 {
     struct hsm_words words = {""};
     uint8_t der[PUBLIC_KEY_MAX];
     size_t len = sizeof der;
+    if (key->provider->signer->public_key(key->opened, der, &len, &words) == HSM_OK)
+        return fill(key, der, len);
+    hsm_raise(key->provider, HSM_R_KEY, "%.80s: %s", key->reference->name, words.text);
+    return false;
+}
+
+struct hsm_key *hsm_key_of_daemon(const struct hsm_provider *provider, struct hsm_reference *reference)
+{
     struct hsm_key *key = start(provider, reference);
-    if (key == NULL)
-        return NULL;
-    if (provider->signer->public_key(key->opened, der, &len, &words) != HSM_OK)
-        hsm_raise(provider, HSM_R_KEY, "%.80s: %s", reference->name, words.text);
-    else if (fill(key, der, len))
+    if (key == NULL || (hsm_key_open(key) && fill_by_daemon(key)))
         return key;
     hsm_key_free(key);
     return NULL;

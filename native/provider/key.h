@@ -22,10 +22,13 @@ const char *hsm_kind_name(enum hsm_kind kind);
 /* Empty; NULL: no memory. Every key is given back by hsm_key_free. */
 struct hsm_key *hsm_key_new(const struct hsm_provider *provider, enum hsm_kind kind);
 
-/* Takes `reference`, whatever comes out. NULL: an error is raised. */
+/* Takes `reference`, whatever comes out; signs after hsm_key_open. NULL: an error is raised. */
 struct hsm_key *hsm_key_of_reference(const struct hsm_provider *provider, struct hsm_reference *reference);
 
-/* The same without a public key in it: the daemon is asked. */
+/* Once. false: an error is raised. */
+bool hsm_key_open(struct hsm_key *key);
+
+/* The same as both, without a public key in the reference: the daemon is asked. */
 struct hsm_key *hsm_key_of_daemon(const struct hsm_provider *provider, struct hsm_reference *reference);
 
 /* Hands the key over to whoever asked for an object (provider-object(7)); it is given back where that does not take it. */

@@ -50,11 +50,11 @@ static int has(const void *keydata, int selection)
 static int match(const void *one, const void *other, int selection)
 {
     const struct hsm_key *a = one, *b = other;
-    (void)selection; /* the parameters of a curve are part of what is compared */
     if (!has(a, 0) || !has(b, 0))
         return 0;
     ERR_set_mark();
-    const int equal = EVP_PKEY_eq(a->public_key, b->public_key);
+    const int equal = (selection & OSSL_KEYMGMT_SELECT_KEYPAIR) != 0 ? EVP_PKEY_eq(a->public_key, b->public_key)
+                                                                     : EVP_PKEY_parameters_eq(a->public_key, b->public_key);
     ERR_pop_to_mark();
     return equal == 1;
 }

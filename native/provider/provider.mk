@@ -1,18 +1,27 @@
-# The OpenSSL provider (native/provider): `make -C native provider` leaves native/build/plain/hsmsign.so.
-# Included by native/Makefile after remote.mk.
+# The OpenSSL provider (native/provider): `make -C native provider` leaves native/build/plain/hsmsign.so. Its tests are
+# tests/native/provider/test_*.c, with a signer of their own in the place of the client. Included by native/Makefile
+# after remote.mk.
 PROVIDER := $(ROOT)/native/provider
 PROVIDER_SOURCES := $(wildcard $(PROVIDER)/*.c)
 PROVIDER_HEADERS := $(wildcard $(PROVIDER)/*.h) $(REMOTE)/remote.h $(ROOT)/native/core/status.h
+PROVIDER_TESTS := $(patsubst $(ROOT)/tests/native/%.c,%,$(wildcard $(ROOT)/tests/native/provider/test_*.c))
+PROVIDER_TEST_HEADERS := $(wildcard $(ROOT)/tests/native/provider/*.h) $(ROOT)/tests/native/host/check.h
 
 define provider_kind
+PROVIDER_OBJECTS_$(1) := $(patsubst $(PROVIDER)/%.c,$(BUILD)/$(1)/provider/objects/%.o,$(PROVIDER_SOURCES))
 $(BUILD)/$(1)/provider/objects/%.o: $(PROVIDER)/%.c $(PROVIDER_HEADERS)
 	@mkdir -p $$(@D)
 	$(CC) $(CFLAGS) $($(1)) -fPIC -c -o $$@ $$<
-$(BUILD)/$(1)/hsmsign.so: $(patsubst $(PROVIDER)/%.c,$(BUILD)/$(1)/provider/objects/%.o,$(PROVIDER_SOURCES)) \
-                          $$(REMOTE_OBJECTS_$(1))
+$(BUILD)/$(1)/hsmsign.so: $$(PROVIDER_OBJECTS_$(1)) $$(REMOTE_OBJECTS_$(1))
 	$(CC) $(CFLAGS) $($(1)) -shared -Wl,--exclude-libs,ALL -Wl,-z,defs,-z,relro,-z,now -o $$@ $$^ $(REMOTE_LIBS)
+$(PROVIDER_TESTS:%=$(BUILD)/$(1)/%): $(BUILD)/$(1)/%: $(ROOT)/tests/native/%.c $$(PROVIDER_OBJECTS_$(1)) \
+                                     $(PROVIDER_HEADERS) $(PROVIDER_TEST_HEADERS)
+	@mkdir -p $$(@D)
+	$(CC) $(CFLAGS) $($(1)) -o $$@ $$< $$(filter-out %/standalone.o,$$(PROVIDER_OBJECTS_$(1))) -lssl $(LIBS)
 endef
-$(foreach kind,plain asan,$(eval $(call provider_kind,$(kind))))
+$(foreach kind,plain asan tsan,$(eval $(call provider_kind,$(kind))))
+asan: $(PROVIDER_TESTS:%=$(BUILD)/asan/%)
+tsan: $(PROVIDER_TESTS:%=$(BUILD)/tsan/%)
 
 .PHONY: provider
 provider: $(BUILD)/plain/hsmsign.so

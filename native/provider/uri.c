@@ -49,7 +49,8 @@ static bool set(char **field, char *value)
 static bool set_deadline(struct hsm_reference *reference, const char *value)
 {
     char *end = NULL;
-    const unsigned long ms = value != NULL ? strtoul(value, &end, 10) : 0;
+    const bool is_number = value != NULL && value[0] >= '0' && value[0] <= '9'; /* strtoul takes signs and spaces */
+    const unsigned long ms = is_number ? strtoul(value, &end, 10) : 0;
     if (ms < 1 || ms > HSM_REFERENCE_DEADLINE_MAX_MS || *end != '\0')
         return false;
     reference->deadline_ms = (uint32_t)ms;
