@@ -221,7 +221,7 @@ static EVP_PKEY *load_key(enum which which, bool verify)
 }
 
 /* Whether an error that stands in the queue has these words; empties it. */
-static bool was_said(const char *words)
+static inline bool was_said(const char *words)
 {
     const char *data = NULL, *file = NULL, *function = NULL;
     int line = 0, flags = 0;

@@ -38,7 +38,7 @@ static hsm_status call(const struct text *said, bool hang_up, uint32_t deadline_
     if (hang_up)
         CHECK(shutdown(daemon_, SHUT_WR) == 0);
     CHECK(hsm_message_write(&order, &message, &len, &why) == HSM_OK);
-    hsm_status status = hsm_connection_call(&connection, &target, message, len, deadline, &why);
+    hsm_status status = hsm_connection_call(&connection, &target, HSM_PATH_SIGN, message, len, deadline, &why);
     const struct hsm_answer *answer = status == HSM_OK ? hsm_http2_answer(connection.http2) : NULL;
     if (status == HSM_OK)
         status = hsm_grpc_judge(answer, order.name, &why);
