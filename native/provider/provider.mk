@@ -25,3 +25,17 @@ tsan: $(PROVIDER_TESTS:%=$(BUILD)/tsan/%)
 
 .PHONY: provider
 provider: $(BUILD)/plain/hsmsign.so
+
+.PHONY: fuzz-provider
+fuzz: fuzz-provider
+fuzz-provider: $(PROVIDER_OBJECTS_asan)
+	@mkdir -p $(BUILD)/corpus/fuzz_reference
+	@set -e; order="$(CFLAGS) -o $(BUILD)/fuzz_reference $(ROOT)/tests/native/provider/fuzz_reference.c"; \
+	if command -v clang > /dev/null; then \
+	    clang $$order -DHSM_LIBFUZZER -fsanitize=fuzzer,address,undefined \
+	        $(filter-out %/standalone.c,$(PROVIDER_SOURCES)) $(LIBS); \
+	    $(BUILD)/fuzz_reference -max_total_time=$(SECONDS) -max_len=4096 $(BUILD)/corpus/fuzz_reference; \
+	else \
+	    $(CC) $$order $(asan) $(filter-out %/standalone.o,$(PROVIDER_OBJECTS_asan)) $(LIBS); \
+	    $(BUILD)/fuzz_reference $(SECONDS) $(SEED); \
+	fi

@@ -173,7 +173,7 @@ static void open_world(void)
 }
 
 /* Whatever was opened was closed: no test loses a key. */
-static void close_world(void)
+static inline void close_world(void)
 {
     CHECK(opened == closed);
     CHECK(OSSL_PROVIDER_unload(world_providers[1]) == 1);
@@ -184,7 +184,7 @@ static void close_world(void)
 }
 
 /* DER, for OPENSSL_free. */
-static size_t write_reference(enum which which, bool verify, uint8_t **der)
+static inline size_t write_reference(enum which which, bool verify, uint8_t **der)
 {
     char name[32], endpoint[] = "unix:///nowhere";
     struct hsm_reference reference = {.name = name, .endpoint = endpoint, .deadline_ms = 5000, .verify = verify};
@@ -199,7 +199,7 @@ static size_t write_reference(enum which which, bool verify, uint8_t **der)
 }
 
 /* As programs do: whatever key there is, in whatever form. NULL: none. */
-static EVP_PKEY *load_bytes(const uint8_t *bytes, size_t len)
+static inline EVP_PKEY *load_bytes(const uint8_t *bytes, size_t len)
 {
     EVP_PKEY *key = NULL;
     OSSL_DECODER_CTX *decoders = OSSL_DECODER_CTX_new_for_pkey(&key, NULL, NULL, NULL, 0, world, NULL);
@@ -210,7 +210,7 @@ static EVP_PKEY *load_bytes(const uint8_t *bytes, size_t len)
     return key;
 }
 
-static EVP_PKEY *load_key(enum which which, bool verify)
+static inline EVP_PKEY *load_key(enum which which, bool verify)
 {
     uint8_t *der = NULL;
     const size_t len = write_reference(which, verify, &der);
