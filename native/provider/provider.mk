@@ -39,3 +39,13 @@ fuzz-provider: $(PROVIDER_OBJECTS_asan)
 	    $(CC) $$order $(asan) $(filter-out %/standalone.o,$(PROVIDER_OBJECTS_asan)) $(LIBS); \
 	    $(BUILD)/fuzz_reference $(SECONDS) $(SEED); \
 	fi
+
+# many handshakes with hsmsign.so and a daemon: tests/soak/handshakes.py
+define provider_soak
+.PHONY: soak-handshakes-$(1)
+soak-handshakes-$(1): $(BUILD)/$(1)/provider/soak_handshakes $(BUILD)/$(1)/hsmsign.so
+$(BUILD)/$(1)/provider/soak_handshakes: $(ROOT)/tests/native/provider/soak_handshakes.c $(PROVIDER_TEST_HEADERS)
+	@mkdir -p $$(@D)
+	$(CC) $(CFLAGS) $($(1)) -o $$@ $$< -lssl $(LIBS)
+endef
+$(foreach kind,plain asan,$(eval $(call provider_soak,$(kind))))

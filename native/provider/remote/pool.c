@@ -170,6 +170,6 @@ hsm_status hsm_pool_home(struct hsm_pool *pool, const struct hsm_tls_home **home
     (void)pthread_mutex_lock(&pool->lock);
     const hsm_status status = pool->home.context != NULL ? HSM_OK : hsm_tls_home_open(&pool->home, why);
     (void)pthread_mutex_unlock(&pool->lock);
-    *home = &pool->home;
+    *home = status == HSM_OK ? &pool->home : NULL;
     return status;
 }

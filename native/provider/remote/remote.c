@@ -24,7 +24,8 @@ struct hsm_remote {
 struct errand {
     struct hsm_remote *remote;
     struct hsm_pool *pool;
-    const hsm_remote_order *order; /* NULL: its public key is wanted */
+    const struct hsm_tls_home *home; /* NULL: this thread had no use for it */
+    const hsm_remote_order *order;   /* NULL: its public key is wanted */
     const char *name;
     uint64_t deadline_ns;
     uint8_t *message;
@@ -83,12 +84,11 @@ static struct hsm_pool *own_pool(struct hsm_remote *remote)
 static hsm_status connect_where_needed(struct errand *errand, struct hsm_connection *connection, struct hsm_why *why)
 {
     const struct hsm_target *target = &errand->remote->target;
-    const struct hsm_tls_home *home = NULL;
-    if (hsm_connection_is_usable(connection))
-        return HSM_OK;
+    const hsm_status status = target->path == NULL ? hsm_pool_home(errand->pool, &errand->home, why) : HSM_OK;
+    if (status != HSM_OK || hsm_connection_is_usable(connection))
+        return status;
     hsm_connection_close(connection);
-    const hsm_status status = target->path == NULL ? hsm_pool_home(errand->pool, &home, why) : HSM_OK;
-    return status == HSM_OK ? hsm_connection_open(connection, target, home, errand->deadline_ns, why) : status;
+    return hsm_connection_open(connection, target, errand->home, errand->deadline_ns, why);
 }
 
 static hsm_status ask(struct errand *errand, struct hsm_connection *connection, struct hsm_why *why)
@@ -165,6 +165,8 @@ static hsm_status run(struct errand *errand, size_t *len, struct hsm_remote_trou
     if (status == HSM_OK) {
         hsm_pool_enter(errand->pool);
         status = persist(errand, &why);
+        if (errand->home != NULL)
+            hsm_tls_home_leave(errand->home);
         hsm_pool_leave(errand->pool);
     }
     free(errand->message);

@@ -34,6 +34,12 @@ void hsm_tls_home_close(struct hsm_tls_home *home)
     home->context = NULL;
 }
 
+void hsm_tls_home_leave(const struct hsm_tls_home *home)
+{
+    if (home->context != NULL)
+        OPENSSL_thread_stop_ex(home->context);
+}
+
 /* Instead of asking at the terminal of somebody's web server. */
 static int no_passphrase(char *into, int room, int writing, void *user)
 {

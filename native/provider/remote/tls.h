@@ -16,6 +16,10 @@ struct hsm_tls_home {
 hsm_status hsm_tls_home_open(struct hsm_tls_home *home, struct hsm_why *why);
 void hsm_tls_home_close(struct hsm_tls_home *home);
 
+/* What OpenSSL keeps for this thread (random numbers) is given up: it would reach for the context when the thread
+ * ends, and another thread may have closed it by then. Each thread that used the home calls it before it leaves. */
+void hsm_tls_home_leave(const struct hsm_tls_home *home);
+
 struct hsm_tls {
     SSL *ssl;
     BIO *in, *out; /* belong to ssl */
