@@ -53,8 +53,9 @@ static int match(const void *one, const void *other, int selection)
     if (!has(a, 0) || !has(b, 0))
         return 0;
     ERR_set_mark();
-    const int equal = (selection & OSSL_KEYMGMT_SELECT_KEYPAIR) != 0 ? EVP_PKEY_eq(a->public_key, b->public_key)
-                                                                     : EVP_PKEY_parameters_eq(a->public_key, b->public_key);
+    const bool whole = (selection & OSSL_KEYMGMT_SELECT_KEYPAIR) != 0;
+    const int equal =
+        whole ? EVP_PKEY_eq(a->public_key, b->public_key) : EVP_PKEY_parameters_eq(a->public_key, b->public_key);
     ERR_pop_to_mark();
     return equal == 1;
 }

@@ -108,6 +108,8 @@ static const OSSL_ITEM *get_reasons(void *context)
 static void teardown(void *context)
 {
     struct hsm_provider *provider = context;
+    for (int i = 0; i < HSM_DIGESTS; i++)
+        EVP_MD_free(provider->digests[i]);
     if (provider->inner_default != NULL)
         OSSL_PROVIDER_unload(provider->inner_default);
     OSSL_LIB_CTX_free(provider->inner);
@@ -120,6 +122,16 @@ static const OSSL_DISPATCH dispatch[] = {HSM_ENTRY(OSSL_FUNC_PROVIDER_TEARDOWN, 
                                          HSM_ENTRY(OSSL_FUNC_PROVIDER_QUERY_OPERATION, query),
                                          HSM_ENTRY(OSSL_FUNC_PROVIDER_GET_REASON_STRINGS, get_reasons),
                                          HSM_ENTRY_END};
+
+/* What every signature would look for, once. */
+static bool fetch_digests(struct hsm_provider *provider)
+{
+    static const char *const names[HSM_DIGESTS] = {"SHA256", "SHA384", "SHA512"};
+    bool ok = true;
+    for (int i = 0; ok && i < HSM_DIGESTS; i++)
+        ok = (provider->digests[i] = EVP_MD_fetch(provider->inner, names[i], NULL)) != NULL;
+    return ok;
+}
 
 int hsm_provider_init(const OSSL_CORE_HANDLE *core, const OSSL_DISPATCH *from_core, const OSSL_DISPATCH **out,
                       void **context, const struct hsm_signer *signer)
@@ -139,7 +151,8 @@ int hsm_provider_init(const OSSL_CORE_HANDLE *core, const OSSL_DISPATCH *from_co
     }
     /* `from dispatch`: so that BIOs of the core can be read */
     if ((provider->inner = OSSL_LIB_CTX_new_from_dispatch(core, from_core)) == NULL ||
-        (provider->inner_default = OSSL_PROVIDER_load(provider->inner, "default")) == NULL) {
+        (provider->inner_default = OSSL_PROVIDER_load(provider->inner, "default")) == NULL ||
+        !fetch_digests(provider)) {
         teardown(provider);
         return 0;
     }

@@ -12,6 +12,7 @@
 
 #define HSM_PROVIDER_NAME "hsmsign"
 #define HSM_REFERENCE_STRUCTURE "hsmsign-reference"
+#define HSM_DIGESTS 3 /* SHA-256, SHA-384, SHA-512: those that the daemon knows */
 
 /* Everything that is public about keys (numbers, verification, encodings) is done by OpenSSL's own provider in a
  * library context of ours, so that it does not matter what the application made of its own. */
@@ -22,6 +23,7 @@ struct hsm_provider {
     OSSL_FUNC_core_vset_error_fn *vset_error;
     OSSL_LIB_CTX *inner;
     OSSL_PROVIDER *inner_default;
+    EVP_MD *digests[HSM_DIGESTS];
     const struct hsm_signer *signer;
 };
 

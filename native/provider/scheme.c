@@ -7,23 +7,15 @@
 
 #define NAME_ROOM 64
 
-static const char *const digests[] = {"SHA256", "SHA384", "SHA512"};
+static const char *const digests[HSM_DIGESTS] = {"SHA256", "SHA384", "SHA512"};
 
 enum { ECDSA_P256_SHA256 = 1, RSA_PKCS1_SHA256 = 4, RSA_PSS_SHA256 = 7, ED25519 = 10 };
 
-static bool is_digest(const struct hsm_key *key, const char *name, const char *other)
-{
-    EVP_MD *digest = EVP_MD_fetch(key->provider->inner, name, NULL);
-    const bool is = digest != NULL && EVP_MD_is_a(digest, other);
-    EVP_MD_free(digest);
-    return is;
-}
-
-/* Of those that the daemon knows; -1 for another. */
+/* Of those that the daemon knows, by any of its names; -1 for another. */
 static int digest_of(const struct hsm_key *key, const char *name)
 {
-    for (int i = 0; i < 3; i++)
-        if (is_digest(key, name, digests[i]))
+    for (int i = 0; i < HSM_DIGESTS; i++)
+        if (EVP_MD_is_a(key->provider->digests[i], name))
             return i;
     return -1;
 }
@@ -49,12 +41,12 @@ static bool of_ec(const struct hsm_key *key, EVP_PKEY_CTX *said, struct hsm_sche
         return false;
     }
     if (ask(said, OSSL_SIGNATURE_PARAM_DIGEST, digest) && digest[0] != '\0' &&
-        !is_digest(key, digest, digests[curve])) {
+        digest_of(key, digest) != curve) {
         hsm_raise(key->provider, HSM_R_ALGORITHM, "a key on %s signs by %s alone, not by %s", group, digests[curve],
                   digest);
         return false;
     }
-    *out = (struct hsm_scheme){(uint32_t)(ECDSA_P256_SHA256 + curve), digests[curve]};
+    *out = (struct hsm_scheme){(uint32_t)(ECDSA_P256_SHA256 + curve), key->provider->digests[curve]};
     return true;
 }
 
@@ -73,7 +65,7 @@ static bool pss_is_like_tls(const struct hsm_key *key, EVP_PKEY_CTX *said, int d
         return false;
     }
     if (ask(said, OSSL_SIGNATURE_PARAM_MGF1_DIGEST, mgf1) && mgf1[0] != '\0' &&
-        !is_digest(key, mgf1, digests[digest])) {
+        digest_of(key, mgf1) != digest) {
         hsm_raise(key->provider, HSM_R_ALGORITHM, "MGF1 hashes as the signature does, by %s, not by %s",
                   digests[digest], mgf1);
         return false;
@@ -99,7 +91,8 @@ static bool of_rsa(const struct hsm_key *key, EVP_PKEY_CTX *said, struct hsm_sch
         return false;
     }
     const bool pss = padding == RSA_PKCS1_PSS_PADDING;
-    *out = (struct hsm_scheme){(uint32_t)((pss ? RSA_PSS_SHA256 : RSA_PKCS1_SHA256) + digest), digests[digest]};
+    out->number = (uint32_t)((pss ? RSA_PSS_SHA256 : RSA_PKCS1_SHA256) + digest);
+    out->digest = key->provider->digests[digest];
     return !pss || pss_is_like_tls(key, said, digest);
 }
 

@@ -5,8 +5,8 @@
 #include "key.h"
 
 struct hsm_scheme {
-    uint32_t number;    /* hsmsign.v1.SignatureScheme */
-    const char *digest; /* "SHA256", …; NULL: Ed25519 hashes by itself */
+    uint32_t number;      /* hsmsign.v1.SignatureScheme */
+    const EVP_MD *digest; /* the provider's; NULL: Ed25519 hashes by itself */
 };
 
 /* `said` is a context of the inner key for verification, with everything that the application has set.

@@ -89,11 +89,9 @@ static bool hash(struct hsm_signing *signing, const uint8_t *data, size_t len)
 
 static bool start_hashing(struct hsm_signing *signing)
 {
-    EVP_MD *digest = EVP_MD_fetch(signing->provider->inner, signing->scheme.digest, NULL);
-    const bool ok = digest != NULL && (signing->digest = EVP_MD_CTX_new()) != NULL &&
-                    EVP_DigestInit_ex2(signing->digest, digest, NULL) == 1 &&
+    const bool ok = (signing->digest = EVP_MD_CTX_new()) != NULL &&
+                    EVP_DigestInit_ex2(signing->digest, signing->scheme.digest, NULL) == 1 &&
                     hash(signing, signing->message, signing->len);
-    EVP_MD_free(digest);
     OPENSSL_clear_free(signing->message, signing->room);
     signing->message = NULL;
     signing->len = signing->room = 0;
