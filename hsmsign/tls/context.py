@@ -68,8 +68,10 @@ def client_context(
 
     With `chain` and `key` the client proves who it is, as `server_context` says. Raises as that does.
     """
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH) if ca is None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if ca is not None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    else:
         _trust(context, ca)
     if alpn:
         context.set_alpn_protocols(list(alpn))

@@ -10,7 +10,7 @@ import base64
 import textwrap
 from dataclasses import dataclass
 
-from hsmsign._native import _provider
+from hsmsign._native._provider import ffi, lib
 from hsmsign.client.configuration import Endpoint
 from hsmsign.model.errors import ConfigurationError
 
@@ -54,23 +54,37 @@ class KeyReference:
 
     @classmethod
     def at(
-        cls, endpoint: Endpoint, name: str, public_key: bytes, *, deadline: float = DEADLINE_SECONDS, verify: bool = False
+        cls,
+        endpoint: Endpoint,
+        name: str,
+        public_key: bytes,
+        *,
+        deadline: float = DEADLINE_SECONDS,
+        verify: bool = False,
     ) -> KeyReference:
         """A key of the daemon that a client reaches in the same way. Raises ConfigurationError."""
         tls = endpoint.tls
         if tls is not None and str(tls.key).startswith("hsmsign:"):
             raise ConfigurationError(
-                "the client's own key is on a device, and a program that is not Python cannot use it on the way to another",
-                hint="reach that daemon by its Unix socket, or give the program a client certificate with a key in a file",
+                "the client's own key is on a device, and programs that are not Python cannot use it on their way",
+                hint="reach the daemon by its Unix socket, or by a client certificate with a key in a file",
             )
-        files = (None, None, None) if tls is None else tuple(str(path) for path in (tls.ca, tls.certificate, tls.key))
+        if tls is None:
+            return cls(name, public_key, endpoint.target, deadline=deadline, verify=verify)
         return cls(
-            name, public_key, endpoint.target, *files, tls.server_name if tls else None, deadline=deadline, verify=verify
+            name,
+            public_key,
+            endpoint.target,
+            str(tls.ca),
+            str(tls.certificate),
+            str(tls.key),
+            tls.server_name,
+            deadline=deadline,
+            verify=verify,
         )
 
     def to_der(self) -> bytes:
         """The bytes. Raises ConfigurationError where they are too many to be read again."""
-        ffi, lib = _provider.ffi, _provider.lib
         kept = [ffi.new("char[]", text.encode()) for text in self._texts() if text is not None]
         strings = iter(kept)
         fields = [next(strings) if text is not None else ffi.NULL for text in self._texts()]
