@@ -11,7 +11,8 @@ import textwrap
 from dataclasses import dataclass
 
 from hsmsign._native._provider import ffi, lib
-from hsmsign.client.configuration import Endpoint
+from hsmsign.client.client import Client
+from hsmsign.client.configuration import Endpoint, TlsFiles
 from hsmsign.model.errors import ConfigurationError
 
 LABEL = "HSMSIGN KEY REFERENCE"
@@ -82,6 +83,32 @@ class KeyReference:
             deadline=deadline,
             verify=verify,
         )
+
+    @classmethod
+    def of_uri(cls, uri: str) -> KeyReference:
+        """The key that a `hsmsign:` URI names; the daemon is asked for its version and its public key.
+
+        The forms are `hsmsign:NAME?endpoint=unix:///path` and
+        `hsmsign:NAME?endpoint=dns:///host:port&ca=FILE&certificate=FILE&key=FILE`, with `&server-name=`,
+        `&deadline-ms=` and `&verify=yes` where they are wanted. Raises ConfigurationError, and what asking raises.
+        """
+        found = lib.hsm_reference_of_uri(uri.encode())
+        if found == ffi.NULL:
+            raise ConfigurationError(
+                f"{uri!r} does not name a key", hint="hsmsign:keys/web-1?endpoint=unix:///run/hsmsign/hsmsign.sock"
+            )
+        try:
+            texts = (found.name, found.endpoint, found.ca, found.certificate, found.key, found.server_name)
+            name, target, ca, certificate, key, server_name = (
+                ffi.string(text).decode() if text else "" for text in texts
+            )
+            seconds, verify = found.deadline_ms / 1000, bool(found.verify)
+        finally:
+            lib.hsm_reference_free(found)
+        endpoint = Endpoint(target, TlsFiles(ca, certificate, key, server_name or None) if ca else None)
+        with Client(endpoint, deadline=seconds) as client:
+            info = client.public_key_info(name)
+        return cls.at(endpoint, info.key_version, info.der, deadline=seconds, verify=verify)
 
     def to_der(self) -> bytes:
         """The bytes. Raises ConfigurationError where they are too many to be read again."""

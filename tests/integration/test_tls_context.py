@@ -253,6 +253,25 @@ def test_a_reference_in_a_file_is_taken_like_a_key(client: Client, authority: Au
     assert theirs.version() == "TLSv1.3"
 
 
+def test_a_uri_is_taken_like_a_key(daemon: Daemon, client: Client, authority: Authority) -> None:
+    files = daemon.folder / "tls"
+    for where in (
+        client.endpoint.target,
+        f"dns:///{daemon.endpoints['tcp']}&ca={files}/ca.pem&certificate={files}/client%2Epem&key={files}/client-key.pem",
+    ):
+        server = server_context(chain(client, authority), f"hsmsign:keys/ecdsa-p256?endpoint={where}&verify=yes")
+        theirs, _ = handshake(server, client_context(ca=authority.pem))
+        assert theirs.version() == "TLSv1.3"
+
+
+@pytest.mark.parametrize(
+    "query", ["", "?", "?ca=x", "?endpoint=", "?endpoint=unix:///x&endpoint=unix:///y", "?endpoint=%"]
+)
+def test_a_uri_that_names_nothing_is_refused(client: Client, authority: Authority, query: str) -> None:
+    with pytest.raises(ConfigurationError, match="does not name a key"):
+        server_context(chain(client, authority), f"hsmsign:keys/ecdsa-p256{query}")
+
+
 def test_a_certificate_for_another_key_is_refused_when_it_is_loaded(
     client: Client, authority: Authority, tmp_path: Path
 ) -> None:
