@@ -1,6 +1,6 @@
 # The front doors. `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format test-native fuzz fuzz-guided bench soak memory zlint docs-check clean distclean setup setup-dev
+.PHONY: help demo test lint format test-native fuzz fuzz-guided bench soak soak-tls memory zlint docs-check clean distclean setup setup-dev
 BIN := .venv/bin
 
 help: ## this list
@@ -36,6 +36,9 @@ bench: setup-dev ## figures, as ratios to the bare device measured in the same r
 
 soak: setup-dev ## mixed callers, random faults, kill -9: is anything lost? (SECONDS=600)
 	$(BIN)/python -m tests.soak.run --seconds $(or $(SECONDS),600)
+
+soak-tls: setup-dev ## many TLS handshakes with hsmsign.so, under valgrind: is anything lost or touched? (HANDSHAKES=10000)
+	$(BIN)/python -m tests.soak.handshakes --handshakes $(or $(HANDSHAKES),10000) --under $(or $(UNDER),valgrind)
 
 memory: setup-dev ## a million signatures: is the memory flat?
 	$(BIN)/python -m bench.memory --signatures $(or $(SIGNATURES),1000000)
