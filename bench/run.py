@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench import authority, failover, fairness, guards, loads, tpm
+from bench import authority, failover, fairness, guards, handshakes, loads, tpm
 from bench.loads import Figures
 from bench.scene import Scene
 
@@ -109,6 +109,9 @@ def main() -> None:
     if any(arguments.only in name for name in ("certificates", "OCSP", "CRL")):
         print("\na certificate authority, the ratio to the bare device on all cores; the store is durable (SQLite):")
         crls = authority.report(out.add, seconds, authority.SIZES[0] if arguments.short else max(authority.SIZES))
+    if any(arguments.only in name for name in handshakes.NAMES):
+        print("\nfull TLS 1.3 handshakes, the ratio to the same server with the key in a file:")
+        handshakes.report(out.add, seconds, rounds, short=arguments.short)
     print(f"\nmemory of the idle daemon (PSS, all processes): {idle:.0f} MiB, after the run {after:.0f} MiB")
     with Path("bench/report.json").open("w", encoding="utf-8") as file:
         json.dump({"idle_mib": idle, "rows": [asdict(row) for row in out.rows], "crls": crls}, file, indent=2)

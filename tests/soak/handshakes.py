@@ -21,10 +21,8 @@ from tests.support.softhsm import ROOT
 
 KEYS = {"keys/tls-ec": "ecdsa-p256", "keys/tls-rsa": "rsa-2048"}
 UNDER = ("valgrind", "asan", "nothing")
-_VALGRIND = (
-    "valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite"
-    " --show-leak-kinds=definite --num-callers=40"
-).split()
+_LEAKS = ("--leak-check=full", "--errors-for-leak-kinds=definite", "--show-leak-kinds=definite")
+_VALGRIND = ("valgrind", "--quiet", "--error-exitcode=99", "--num-callers=40", *_LEAKS)
 CONFIGURATION = """\
 openssl_conf = openssl_init
 [openssl_init]
