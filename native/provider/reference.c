@@ -46,11 +46,19 @@ ASN1_SEQUENCE(WIRE) = {
 } static_ASN1_SEQUENCE_END(WIRE)
 #pragma GCC diagnostic pop
 
-/* A copy that ends with a NUL; NULL where there is one within, or nothing at all. */
+bool hsm_reference_is_text(const char *bytes, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if ((unsigned char)bytes[i] < ' ' || bytes[i] == 0x7f)
+            return false;
+    return len > 0;
+}
+
+/* A copy that ends with a NUL; NULL where it is no text. */
 static char *words_of(const ASN1_STRING *string)
 {
     const int len = string != NULL ? ASN1_STRING_length(string) : 0;
-    if (len <= 0 || memchr(ASN1_STRING_get0_data(string), '\0', (size_t)len) != NULL)
+    if (len <= 0 || !hsm_reference_is_text((const char *)ASN1_STRING_get0_data(string), (size_t)len))
         return NULL;
     return OPENSSL_strndup((const char *)ASN1_STRING_get0_data(string), (size_t)len);
 }
@@ -99,7 +107,8 @@ struct hsm_reference *hsm_reference_read(const uint8_t *der, size_t len)
 
 static bool put(ASN1_STRING *string, const char *words)
 {
-    return string != NULL && words != NULL && ASN1_STRING_set(string, words, -1) == 1;
+    return string != NULL && words != NULL && hsm_reference_is_text(words, strlen(words)) &&
+           ASN1_STRING_set(string, words, -1) == 1;
 }
 
 static bool put_tls(WIRE *wire, const struct hsm_reference *reference)

@@ -43,9 +43,12 @@ struct hsm_reference *hsm_reference_read(const uint8_t *der, size_t len);
  * percent-encoding (RFC 3986): without a public key. NULL: as above. */
 struct hsm_reference *hsm_reference_of_uri(const char *uri);
 
+/* Of the strings of a reference: something, without control characters, since it goes into logs (and without a NUL). */
+bool hsm_reference_is_text(const char *bytes, size_t len);
+
 void hsm_reference_free(struct hsm_reference *reference);
 
-/* DER: *der is the caller's, for OPENSSL_free. 0: no memory, or a field that is missing. */
+/* DER: *der is the caller's, for OPENSSL_free. 0: no memory, or a field that is missing or no text. */
 size_t hsm_reference_write(const struct hsm_reference *reference, uint8_t **der);
 
 #endif

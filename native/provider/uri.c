@@ -15,11 +15,12 @@ static int digit(char hex)
     return low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
 }
 
-/* Percent-encoding undone, for OPENSSL_free; NULL: a bad one, a NUL within, or nothing at all. */
+/* Percent-encoding undone, for OPENSSL_free; NULL: a bad one, or it is no text. */
 static char *decoded(const char *text, size_t len)
 {
     char *out = len > 0 ? OPENSSL_zalloc(len + 1) : NULL;
-    for (size_t i = 0, at = 0; out != NULL && i < len; i++, at++) {
+    size_t at = 0;
+    for (size_t i = 0; out != NULL && i < len; i++, at++) {
         int byte = (unsigned char)text[i];
         if (byte == '%') {
             const int high = i + 2 < len ? digit(text[i + 1]) : -1, low = i + 2 < len ? digit(text[i + 2]) : -1;
@@ -27,12 +28,11 @@ static char *decoded(const char *text, size_t len)
             i += 2;
         }
         out[at] = (char)byte;
-        if (byte == 0) {
-            OPENSSL_free(out);
-            return NULL;
-        }
     }
-    return out;
+    if (hsm_reference_is_text(out, at))
+        return out;
+    OPENSSL_free(out);
+    return NULL;
 }
 
 /* Each may be said once. */

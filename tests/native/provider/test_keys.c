@@ -93,7 +93,8 @@ static void a_bad_uri_is_refused_in_words(void)
                                       "hsmsign:keys/p256?endpoint=", "hsmsign:keys/p256?endpoint=x&endpoint=y",
                                       "hsmsign:keys/p256?endpoint=x&ca=y", "hsmsign:keys/p256?endpoint=x&server-name=y",
                                       "hsmsign:keys/p256?endpoint=%", "hsmsign:keys/p256?endpoint=%4",
-                                      "hsmsign:keys/p256?endpoint=%00", "hsmsign:keys/p256?endpoint=%zz",
+                                      "hsmsign:keys/p256?endpoint=%00", "hsmsign:keys/p256%0a?endpoint=x",
+                                      "hsmsign:keys/p256%7f?endpoint=x", "hsmsign:keys/p256?endpoint=%zz",
                                       "hsmsign:keys/p256?endpoint=x&deadline-ms=0",
                                       "hsmsign:keys/p256?endpoint=x&deadline-ms=600001",
                                       "hsmsign:keys/p256?endpoint=x&deadline-ms=1x",
@@ -286,6 +287,26 @@ static void a_changed_reference_is_none_or_has_its_key_or_fits_nothing(void)
     }
 }
 
+/* They go into logs. */
+static void words_with_control_characters_are_refused(void)
+{
+    char name[] = "keys/p256", endpoint[] = "unix:///nowhere";
+    uint8_t public_key[] = {1}, *der = NULL;
+    struct hsm_reference reference = {.name = name, .endpoint = endpoint, .deadline_ms = 1, .public_key = public_key,
+                                      .public_key_len = sizeof public_key};
+    const size_t len = hsm_reference_write(&reference, &der);
+    struct hsm_reference *again = hsm_reference_read(der, len);
+    CHECK(again != NULL);
+    hsm_reference_free(again);
+    for (size_t at = 0; at + strlen(name) <= len; at++)
+        if (memcmp(der + at, name, strlen(name)) == 0)
+            der[at] = '\n';
+    CHECK(hsm_reference_read(der, len) == NULL);
+    OPENSSL_free(der);
+    name[3] = '\x1b';
+    CHECK(hsm_reference_write(&reference, &der) == 0 && der == NULL);
+}
+
 static void a_reference_in_pem_that_is_cut_is_pointed_at(void)
 {
     uint8_t *der = NULL;
@@ -321,6 +342,7 @@ int main(void)
     RUN(other_keys_are_left_to_others);
     RUN(a_cut_reference_is_none);
     RUN(a_changed_reference_is_none_or_has_its_key_or_fits_nothing);
+    RUN(words_with_control_characters_are_refused);
     RUN(a_reference_in_pem_that_is_cut_is_pointed_at);
     close_world();
     (void)printf("%d passed, 0 failed\n", passed);
