@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import shutil
 import socket
 import ssl
 import statistics
@@ -240,7 +241,7 @@ def _added(place: Place, scene: Scene, what: str, seconds: float, rounds: int) -
 
 
 def report(add: Add, seconds: float, rounds: int, *, short: bool) -> None:
-    """Both servers with an EC key; in the long form with an RSA key as well."""
+    """Both servers (nginx where it is installed) with an EC key; in the long form with an RSA key as well."""
     build = ["make", "-s", "-C", str(_ROOT / "native"), "provider", f"PYTHON={sys.executable}"]
     subprocess.run(build, check=True, capture_output=True)
     with Scene.build() as scene:
@@ -249,7 +250,7 @@ def report(add: Add, seconds: float, rounds: int, *, short: bool) -> None:
                 with scene.unix() as client:
                     client.create_key(name, algorithm="rsa-2048")
             _prepare(scene, scene.folder, name)
-            for server in (nginx, python):
+            for server in (nginx, python) if shutil.which("nginx") else (python,):
                 what = f"{server.__name__} handshakes, {kind}"
                 with server(scene.folder) as place:
                     for threads in (1, 16):
