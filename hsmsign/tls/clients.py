@@ -13,8 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from hsmsign.model import revocation
-from hsmsign.model.errors import ConfigurationError
-from hsmsign.tls import native
+from hsmsign.model.errors import ConfigurationError, StapleError, UnauthenticatedError
+from hsmsign.tls import native, ocsp
+from hsmsign.tls.ocsp import Answer, Fetch
 
 _PLACE = revocation.Place("crl=", "ca=")
 
@@ -45,6 +46,24 @@ def crls_until(context: ssl.SSLContext) -> dt.datetime | None:
     """When the first CRL of a context is out of date, and clients are refused for it; None where it has none."""
     trust = native.trust_of(context)
     return dt.datetime.fromtimestamp(trust.crls_until, dt.UTC) if trust.crls else None
+
+
+def check_client(connection: ssl.SSLSocket | ssl.SSLObject, issuers: bytes, fetch: Fetch | None = None) -> Answer:
+    """Ask by OCSP how the certificate of a client does, after its handshake. `issuers`, PEM, has the CA that issued it;
+    `fetch` is as `Stapler` takes it: without it the responder that the certificate names is asked. Blocks meanwhile.
+
+    Raises UnauthenticatedError where the client has no certificate, or one that is not good, and UnavailableError where
+    nobody answers: turn it away then, too."""
+    pair = ocsp.Pair.of_peer(connection, issuers)
+    if pair is None:
+        raise UnauthenticatedError("the client did not prove who it is", hint="come with a client certificate")
+    try:
+        return ocsp.check((fetch or ocsp.from_responder())(pair), pair)
+    except StapleError as error:
+        who = pair.leaf.subject.rfc4514_string() or f"serial number {pair.leaf.serial_number:x}"
+        raise UnauthenticatedError(
+            f"the certificate of {who} is not known to be good: {error.message}", metadata=error.metadata
+        ) from error
 
 
 def _read(path: Path | str, what: str) -> bytes:

@@ -21,6 +21,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 from hsmsign.model.errors import ConfigurationError, StapleError, UnavailableError
 from hsmsign.tls import native
 from hsmsign.tls.native import Checked, Verdict
+from hsmsign.tls.peer import verified_der
 
 if TYPE_CHECKING:
     from hsmsign.client import Client
@@ -56,6 +57,21 @@ class Pair:
             leaf, *others = x509.load_pem_x509_certificates(pem)
         except ValueError as error:
             raise ConfigurationError(f"the chain has no certificates in PEM: {error}") from error
+        return cls._of(leaf, others)
+
+    @classmethod
+    def of_peer(cls, connection: object, issuers: bytes) -> Pair | None:
+        """Of the certificate of the other side of an `ssl.SSLSocket` or `ssl.SSLObject`, as TLS verified it, and its
+        issuer among these, PEM; None where it has none. Raises ConfigurationError."""
+        der = verified_der(connection)
+        return (
+            None
+            if der is None
+            else cls._of(x509.load_der_x509_certificate(der), x509.load_pem_x509_certificates(issuers))
+        )
+
+    @classmethod
+    def _of(cls, leaf: x509.Certificate, others: list[x509.Certificate]) -> Pair:
         for other in others:
             try:
                 leaf.verify_directly_issued_by(other)
@@ -65,7 +81,8 @@ class Pair:
                 continue
             return cls(leaf, other)
         raise ConfigurationError(
-            "the chain does not have the issuer of its first certificate", hint="put that behind it, or name it"
+            f"the issuer of {leaf.subject.rfc4514_string() or 'the certificate'} is not there",
+            hint="put it behind its certificate in the chain, or name it",
         )
 
     @property

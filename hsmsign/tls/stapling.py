@@ -20,13 +20,23 @@ from typing import Self
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from hsmsign.model.errors import ConfigurationError, HsmsignError, StapleError
+from hsmsign.model.errors import ConfigurationError, HsmsignError, StapleError, UnauthenticatedError
 from hsmsign.model.pause import Pause
 from hsmsign.tls import native, ocsp
 from hsmsign.tls.native import ask_for_staples, staple_of
 from hsmsign.tls.ocsp import Answer, Fetch, FromFile, Pair, from_daemon, from_file, from_responder
 
-__all__ = ["Health", "Stapler", "ask_for_staples", "from_daemon", "from_file", "from_responder", "staple", "staple_of"]
+__all__ = [
+    "Health",
+    "Stapler",
+    "ask_for_staples",
+    "check_staple",
+    "from_daemon",
+    "from_file",
+    "from_responder",
+    "staple",
+    "staple_of",
+]
 
 _LOOK_EVERY = 60.0
 """Seconds: a machine may have been suspended, and a file replaced."""
@@ -46,6 +56,25 @@ def staple(context: ssl.SSLContext, answer: bytes, chain: bytes, *, issuer: byte
     good = ocsp.check(answer, pair)
     _put(context, good, pair)
     return good
+
+
+def check_staple(connection: ssl.SSLSocket | ssl.SSLObject, issuers: bytes) -> Answer | None:
+    """For a client whose context was given to `ask_for_staples`: what its server stapled, once that is checked; None
+    where it stapled nothing. `issuers`, PEM, has the CA that issued the server's certificate.
+
+    Raises StapleError for an answer that is not good, and for none where the certificate promises one;
+    UnauthenticatedError where TLS verified no certificate."""
+    pair = Pair.of_peer(connection, issuers)
+    if pair is None:
+        raise UnauthenticatedError(
+            "the server has no verified certificate", hint="shake hands first, with CERT_REQUIRED"
+        )
+    der = staple_of(connection)
+    if der is not None:
+        return ocsp.check(der, pair)
+    if pair.must_staple:
+        raise StapleError("the server's certificate promises an OCSP answer (RFC 7633), and none came")
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.x509 import ocsp
 
-from hsmsign.model.errors import ConfigurationError
-from hsmsign.tls.clients import crls_until, require_clients
+from hsmsign.model.errors import ConfigurationError, UnauthenticatedError, UnavailableError
+from hsmsign.tls.clients import check_client, crls_until, require_clients
+from hsmsign.tls.ocsp import from_responder
 from hsmsign.tls.sni import Follower, Host, ServerNames
 from tests.support.daemon import eventually
 from tests.support.tls_serving import Certificates, ask, serving
+from tests.support.tls_site import handshake
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
@@ -158,3 +161,24 @@ def test_what_cannot_be_believed_is_refused_when_it_is_read(files: Certificates,
     with pytest.raises(ConfigurationError, match="no certificates in PEM"):
         require_clients(context, crl)
     assert context.verify_mode is ssl.CERT_NONE
+
+
+def test_a_client_can_be_asked_about_after_its_handshake(files: Certificates) -> None:
+    context = files.server("web")
+    require_clients(context, files.folder / "ca.pem")
+    theirs, _ = handshake(context, files.client("green"))
+    good = files.answer(leaf(files, "green"))
+    assert check_client(theirs, files.authority.pem, lambda _: good).der == good
+    for bad, words in (
+        (files.answer(leaf(files, "green"), ocsp.OCSPCertStatus.REVOKED), "CN=green is not known to be good.*revoked"),
+        (files.answer(leaf(files, "orange")), "another certificate"),
+    ):
+        with pytest.raises(UnauthenticatedError, match=words):
+            check_client(theirs, files.authority.pem, lambda _, bad=bad: bad)
+    with pytest.raises(ConfigurationError, match="names no OCSP responder"):
+        check_client(theirs, files.authority.pem)
+    with pytest.raises(UnavailableError):
+        check_client(theirs, files.authority.pem, from_responder("http://127.0.0.1:1/"))
+    nobody, _ = handshake(files.server("web"), files.client("green"))
+    with pytest.raises(UnauthenticatedError, match="did not prove"):
+        check_client(nobody, files.authority.pem, lambda _: good)

@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
-from hsmsign.model.errors import ConfigurationError, StapleError, UnavailableError
-from hsmsign.tls.stapling import Stapler, ask_for_staples, from_file, from_responder, staple, staple_of
+from hsmsign.model.errors import ConfigurationError, StapleError, UnauthenticatedError, UnavailableError
+from hsmsign.tls import native
+from hsmsign.tls.stapling import Stapler, ask_for_staples, check_staple, from_file, from_responder, staple, staple_of
 from tests.support.authority import Authority
 from tests.support.daemon import eventually
 from tests.support.tls_serving import MUST_STAPLE, SIGNS_OCSP, Certificates, ask, s_client, serving
@@ -368,3 +369,26 @@ def test_an_authority_of_the_same_name_and_another_key_is_another(files: Certifi
     pem = leaf(files)
     with pytest.raises(ConfigurationError, match="issuer"):
         staple(files.server("web"), files.answer(pem), pem, issuer=twin.pem)
+
+
+def test_a_client_checks_what_was_stapled(files: Certificates) -> None:
+    ca = files.authority.pem
+    for name in ("web", "strict"):
+        server, client = files.server(name), wishing(files)
+        if name == "web":
+            assert check_staple(handshake(server, client)[1], ca) is None
+        else:
+            with pytest.raises(StapleError, match="promises an OCSP answer"):
+                check_staple(handshake(server, client)[1], ca)
+        staple(server, files.answer(leaf(files, name)), files.chain(name))
+        found = check_staple(handshake(server, client)[1], ca)
+        assert found is not None
+        assert found.der == staple_of(handshake(server, client)[1])
+    # what an honest server would not send
+    native.put_staple(server, files.answer(leaf(files)), 4e9, ssl.PEM_cert_to_DER_cert(leaf(files, "strict").decode()))
+    with pytest.raises(StapleError, match="about another certificate"):
+        check_staple(handshake(server, client)[1], ca)
+    blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
+    with pytest.raises(UnauthenticatedError):
+        check_staple(handshake(server, blind)[1], ca)
