@@ -113,16 +113,21 @@ def check_answer(der: bytes, leaf: bytes, issuer: bytes, now: float) -> Checked:
 
 
 class Hello:
-    """A ClientHello that waits for somebody to choose a context for it; good until the choosing function returns."""
+    """A ClientHello that waits for somebody to choose a context for it, until the choosing function returns."""
 
-    __slots__ = ("_ssl",)
+    __slots__ = ("_owner", "_ssl")
 
     def __init__(self, ssl_pointer: Any) -> None:
         self._ssl = ssl_pointer
+        self._owner = int(_ffi.cast("uintptr_t", _lib.hsm_hello_owner(ssl_pointer)))
 
     def use(self, context: ssl.SSLContext, group: bytes) -> None:
         """Go on with a context. Sessions of connections of another group (at most 32 bytes) are not resumed."""
         _check(_lib.hsm_hello_use(self._ssl, _pointer(context), group, len(group)))
+
+    def is_of(self, connection: ssl.SSLSocket | ssl.SSLObject) -> bool:
+        """Whether this is what the connection's client said."""
+        return self._owner == id(connection._sslobj)  # type: ignore[union-attr]
 
 
 Choose = Callable[[Hello, bytes | None], int]

@@ -106,12 +106,11 @@ class ServerNames:
 
     def _choose(self, hello: Hello, name: bytes | None) -> int:
         """In the handshake, before a session is looked up."""
-        self._chosen.context = None
         entry = self._find(name)
         if entry is None:
             return _ALERT
         hello.use(entry.context, entry.group(self._clock()))
-        self._chosen.context = entry.context
+        self._chosen.last = hello, entry.context
         return 0
 
     def _find(self, name: bytes | None) -> _Entry | None:
@@ -123,9 +122,10 @@ class ServerNames:
 
     def _tell(self, connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
         """Later in the same step of the handshake: so that `connection.context` is the host's, too."""
-        chosen = getattr(self._chosen, "context", None)
-        if chosen is not None:
-            self._chosen.context = None
+        hello, chosen = getattr(self._chosen, "last", (None, None))
+        self._chosen.last = None, None
+        # what was chosen last may be of a handshake that failed, and this one a second hello, which chooses no more
+        if hello is not None and chosen is not None and hello.is_of(connection):
             connection.context = chosen
 
 

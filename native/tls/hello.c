@@ -87,3 +87,8 @@ hsm_status hsm_hello_use(SSL *ssl, SSL_CTX *context, const uint8_t *group, size_
     (void)SSL_set_options(ssl, SSL_CTX_get_options(context));
     return HSM_OK;
 }
+
+const void *hsm_hello_owner(const SSL *ssl)
+{
+    return SSL_get_app_data(ssl); /* where Python's `ssl` puts it */
+}

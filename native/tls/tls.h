@@ -97,5 +97,7 @@ hsm_status hsm_hello_install(SSL_CTX *listening, hsm_choose choose, void *arg);
 /* Goes on with another context: its certificate, its verification of clients, its options. Sessions of connections with
  * another `group` are not resumed. To be called by a hsm_choose alone. */
 hsm_status hsm_hello_use(SSL *ssl, SSL_CTX *context, const uint8_t *group, size_t group_len);
+/* The address of the connection's `_ssl._SSLSocket`. */
+const void *hsm_hello_owner(const SSL *ssl);
 
 #endif
