@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import http.client
 import time
 import urllib.error
 import urllib.parse
@@ -165,7 +166,7 @@ def from_daemon(client: Client) -> Fetch:
 
 
 def from_responder(url: str | None = None, *, seconds: float = _SECONDS) -> Fetch:
-    """From the responder that the certificate names, or another one, over HTTP; at most so many seconds of silence."""
+    """From the responder that the certificate names, or another one, over HTTP; in about so many seconds, or not."""
     if url is not None and urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise ConfigurationError(f"{url} is no address of an OCSP responder", hint="it begins with http://")
 
@@ -179,15 +180,25 @@ def from_responder(url: str | None = None, *, seconds: float = _SECONDS) -> Fetc
         request = urllib.request.Request(where, pair.question(), headers)  # noqa: S310 - http only, see above
         try:
             with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
-                return bytes(answer.read(_MAX_ANSWER))
+                return _read(answer, time.monotonic() + seconds)
         except urllib.error.HTTPError as error:
             raise UnavailableError(f"the OCSP responder {where} answers {error.code} {error.reason}") from error
         except urllib.error.URLError as error:
             raise UnavailableError(f"the OCSP responder {where} cannot be asked: {error.reason}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise UnavailableError(f"the OCSP responder {where} cannot be asked: {error}") from error
 
     return fetch
+
+
+def _read(answer: http.client.HTTPResponse, end: float) -> bytes:
+    """All of an answer, however small the pieces in which it comes. Raises TimeoutError."""
+    content = b""
+    while len(content) < _MAX_ANSWER and (piece := answer.read1(_MAX_ANSWER)):
+        content += piece
+        if time.monotonic() > end:
+            raise TimeoutError("it answers too slowly")
+    return content
 
 
 def _why(said: Checked) -> str:

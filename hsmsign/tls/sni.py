@@ -29,6 +29,7 @@ from hsmsign.tls.hosts import Table, asked, covers, pattern
 from hsmsign.tls.native import Hello, Trust
 
 MakeContext = Callable[[], ssl.SSLContext]
+_STOP_SECONDS = 20.0
 _ALERT = int(ssl.AlertDescription.ALERT_DESCRIPTION_UNRECOGNIZED_NAME)
 
 
@@ -138,6 +139,8 @@ class Follower:
         self._files = [Path(file) for file in files]
         self._look_every = look_every
         self._seen = self._look()
+        self.error = ""
+        """Why what the files say now is not in force; empty where it is."""
         self._over = threading.Event()
         self._log = logging.getLogger("hsmsign.tls.sni")
         self._thread = threading.Thread(target=self._run, name="hsmsign-sni", daemon=True)
@@ -146,10 +149,9 @@ class Follower:
     def stop(self) -> None:
         """Reload no more."""
         self._over.set()
-        self._thread.join()
+        self._thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:
-        told = ""
         while not self._over.wait(self._look_every):
             seen = self._look()
             if seen == self._seen:
@@ -158,11 +160,11 @@ class Follower:
                 self._names.reload()
             except Exception as error:  # noqa: BLE001 - the hosts' functions may raise anything, and this must go on
                 words = str(error) or type(error).__name__
-                if words != told:  # half of the files may be new, and the other half soon
+                if words != self.error:  # half of the files may be new, and the other half soon
                     self._log.error("certificates and keys stay as they were: %s", words)
-                told = words
+                self.error = words
             else:
-                self._seen, told = seen, ""
+                self._seen, self.error = seen, ""
                 self._log.info("new certificates and keys are in force")
 
     def _look(self) -> list[tuple[int, int, int] | None]:

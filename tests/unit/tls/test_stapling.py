@@ -273,15 +273,19 @@ def test_the_thread_ends_with_its_context(files: Certificates) -> None:
 
 
 @contextmanager
-def responder(answer: Callable[[bytes], tuple[int, bytes]]) -> Iterator[str]:
+def responder(answer: Callable[[bytes], tuple[int, bytes]], pause: float = 0.0) -> Iterator[str]:
+    """An OCSP responder; `pause` is in seconds, after each byte."""
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             status, body = answer(self.rfile.read(int(self.headers["Content-Length"])))
-            with contextlib.suppress(BrokenPipeError):  # who asked has gone
+            with contextlib.suppress(ConnectionError):  # who asked has gone
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                for piece in (body[at : at + 1] for at in range(len(body))) if pause else (body,):
+                    self.wfile.write(piece)
+                    time.sleep(pause)
 
         def log_message(self, *words: object) -> None:
             pass
@@ -342,6 +346,14 @@ def test_a_silent_responder_holds_nobody_up_for_long(files: Certificates) -> Non
         stapler = Stapler(server, files.chain("web"), from_responder(url, seconds=0.1))
         assert isinstance(stapler._renew(), UnavailableError)
         wait.set()
+
+
+def test_a_responder_that_answers_byte_by_byte_is_not_waited_for(files: Certificates) -> None:
+    server, answer = files.server("web"), files.answer(leaf(files))
+    with responder(lambda _: (200, answer), pause=0.02) as url:
+        stapler = Stapler(server, files.chain("web"), from_responder(url, seconds=0.2))
+        stapler._renew()
+        assert "it answers too slowly" in stapler.health().error
 
 
 def test_handshakes_go_on_while_answers_change(files: Certificates) -> None:
