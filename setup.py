@@ -29,5 +29,5 @@ class BuildPy(build_py):
 
 setup(
     cmdclass={"build_py": BuildPy},
-    cffi_modules=[f"native/build_{name}.py:ffi" for name in ("host", "front", "tls")],
+    cffi_modules=[f"native/build_{name}.py:ffi" for name in ("host", "front", "provider", "tls")],
 )

@@ -50,15 +50,11 @@ def channel_credentials(
     Raises ConfigurationError where the certificate is not for the key, CapabilityMissingError for Ed25519, and what
     asking for the public key raises.
     """
-    leaf = _leaf(certificate_chain)
-    signer = _choose(*key, leaf) if isinstance(key, tuple) else key
+    leaf = leaf_of(certificate_chain)
+    signer = signer_for(key, leaf)
     if signer.algorithm.family is Family.ED25519:
         raise CapabilityMissingError("gRPC signs with no Ed25519 keys of others", hint="use an EC or RSA key")
-    if _spki(signer) != _spki(leaf):
-        raise ConfigurationError(
-            f"the certificate ({_words(leaf)}) is not for {signer.key_version}: its public key is another",
-            hint="was the key rotated, or is it the certificate of another machine? compare: hsmsign key public NAME",
-        )
+    same_key(signer, leaf)
     with warnings.catch_warnings():  # that it is experimental is for us to know, not for whoever calls us
         warnings.simplefilter("ignore", grpc.experimental.ExperimentalApiWarning)
         return grpc.experimental.ssl_channel_credentials_with_custom_signer(  # type: ignore[no-any-return]
@@ -155,8 +151,14 @@ def _scheme(number: int) -> Scheme:
     return Scheme[name.replace("_RSAE", "")]
 
 
-def _choose(client: Client, name: str, leaf: x509.Certificate) -> RemoteSigner:
-    """The version that the certificate is for, or the primary one where none is."""
+def signer_for(key: RemoteSigner | tuple[Client, str], leaf: x509.Certificate) -> RemoteSigner:
+    """The key; of a client and a name the version that the certificate is for, or the primary one where none is.
+
+    Raises what asking for it raises.
+    """
+    if not isinstance(key, tuple):
+        return key
+    client, name = key
     info = client.public_key_info(name)
     if info.der == _spki(leaf) or "/versions/" in name:
         return remote_signer(client, info)
@@ -169,12 +171,22 @@ def _choose(client: Client, name: str, leaf: x509.Certificate) -> RemoteSigner:
     return remote_signer(client, info)
 
 
-def _leaf(chain: bytes) -> x509.Certificate:
+def same_key(signer: RemoteSigner, leaf: x509.Certificate) -> None:
+    """Raises ConfigurationError where the certificate is not for the key."""
+    if _spki(signer) != _spki(leaf):
+        raise ConfigurationError(
+            f"the certificate ({_words(leaf)}) is not for {signer.key_version}: its public key is another",
+            hint="was the key rotated, or is it the certificate of another machine? compare: hsmsign key public NAME",
+        )
+
+
+def leaf_of(chain: bytes) -> x509.Certificate:
+    """The first certificate of a PEM file. Raises ConfigurationError."""
     try:
         return x509.load_pem_x509_certificates(chain)[0]
     except ValueError as error:
         raise ConfigurationError(
-            f"the certificate chain cannot be read: {error}", hint="PEM is wanted, the client's own certificate first"
+            f"the certificate chain cannot be read: {error}", hint="PEM is wanted, the own certificate first"
         ) from None
 
 

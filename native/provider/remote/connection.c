@@ -176,12 +176,13 @@ bool hsm_connection_is_usable(struct hsm_connection *connection)
     return hsm_http2_is_open(connection->http2);
 }
 
-hsm_status hsm_connection_call(struct hsm_connection *connection, const struct hsm_target *target,
+hsm_status hsm_connection_call(struct hsm_connection *connection, const struct hsm_target *target, const char *path,
                                const uint8_t *message, size_t len, uint64_t deadline_ns, struct hsm_why *why)
 {
     const uint32_t left = hsm_left_ms(deadline_ns);
     const struct hsm_request request = {.scheme = connection->tls.ssl != NULL ? "https" : "http",
                                         .authority = target->authority,
+                                        .path = path,
                                         .timeout_ms = left > 0 ? left : 1,
                                         .message = message,
                                         .message_len = len};

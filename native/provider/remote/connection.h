@@ -29,7 +29,7 @@ hsm_status hsm_connection_adopt(struct hsm_connection *connection, int fd, struc
 bool hsm_connection_is_usable(struct hsm_connection *connection);
 
 /* One call, to its answer. The connection is to be closed before the message is freed, unless it is usable. */
-hsm_status hsm_connection_call(struct hsm_connection *connection, const struct hsm_target *target,
+hsm_status hsm_connection_call(struct hsm_connection *connection, const struct hsm_target *target, const char *path,
                                const uint8_t *message, size_t len, uint64_t deadline_ns, struct hsm_why *why);
 
 /* Sends nothing. */

@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PATH "/hsmsign.v1.SigningService/Sign"
-
 struct hsm_http2 {
     nghttp2_session *session;
     int32_t stream; /* of the call under way or the last one; 0: none yet */
@@ -185,7 +183,7 @@ hsm_status hsm_http2_start(struct hsm_http2 *http2, const struct hsm_request *re
     const nghttp2_nv headers[] = {
         header(":method", "POST"),
         header(":scheme", request->scheme),
-        header(":path", PATH),
+        header(":path", request->path),
         header(":authority", request->authority),
         header("te", "trailers"),
         header("content-type", "application/grpc"),

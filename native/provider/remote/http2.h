@@ -12,6 +12,7 @@ struct hsm_http2;
 struct hsm_request {
     const char *scheme;    /* "http" or "https" */
     const char *authority;
+    const char *path;      /* of the method */
     uint32_t timeout_ms;   /* of the call, at least 1 */
     const uint8_t *message; /* borrowed until the call is over */
     size_t message_len;

@@ -20,16 +20,17 @@ struct hsm_remote {
     _Atomic(struct hsm_pool *) pool; /* of this process, or still of its parent; NULL: not used yet */
 };
 
-/* One signature on its way. */
+/* One signature, or public key, on its way. */
 struct errand {
     struct hsm_remote *remote;
     struct hsm_pool *pool;
-    const hsm_remote_order *order;
+    const hsm_remote_order *order; /* NULL: its public key is wanted */
+    const char *name;
     uint64_t deadline_ns;
     uint8_t *message;
     size_t message_len;
-    uint8_t *signature;
-    size_t room, signature_len;
+    uint8_t *out; /* the signature, or the key */
+    size_t room, len;
 };
 
 hsm_status hsm_remote_open(const hsm_remote_endpoint *endpoint, hsm_remote **out, struct hsm_remote_trouble *trouble)
@@ -95,17 +96,18 @@ static hsm_status ask(struct errand *errand, struct hsm_connection *connection, 
     const struct hsm_target *target = &errand->remote->target;
     hsm_status status = connect_where_needed(errand, connection, why);
     if (status == HSM_OK)
-        status = hsm_connection_call(connection, target, errand->message, errand->message_len, errand->deadline_ns,
-                                     why);
+        status = hsm_connection_call(connection, target, errand->order != NULL ? HSM_PATH_SIGN : HSM_PATH_PUBLIC_KEY,
+                                     errand->message, errand->message_len, errand->deadline_ns, why);
     if (status != HSM_OK)
         return status;
     const struct hsm_answer *answer = hsm_http2_answer(connection->http2);
-    status = hsm_grpc_judge(answer, errand->order->name, why);
+    status = hsm_grpc_judge(answer, errand->name, why);
     if (status != HSM_OK)
         return status;
-    errand->signature_len = errand->room;
-    return hsm_message_read(answer->body, answer->body_len, errand->order, errand->signature, &errand->signature_len,
-                            why);
+    errand->len = errand->room;
+    if (errand->order == NULL)
+        return hsm_message_read_public_key(answer->body, answer->body_len, errand->name, errand->out, &errand->len, why);
+    return hsm_message_read(answer->body, answer->body_len, errand->order, errand->out, &errand->len, why);
 }
 
 static hsm_status attempt(struct errand *errand, bool fresh, struct hsm_why *why)
@@ -147,28 +149,43 @@ static hsm_status persist(struct errand *errand, struct hsm_why *why)
     }
 }
 
-hsm_status hsm_remote_sign(hsm_remote *remote, const hsm_remote_order *order, uint8_t *signature,
-                           size_t *signature_len, struct hsm_remote_trouble *trouble)
+static hsm_status run(struct errand *errand, size_t *len, struct hsm_remote_trouble *trouble)
 {
     struct hsm_why why = {.status = HSM_OK};
     struct hsm_errors_aside aside;
-    struct errand errand = {.remote = remote, .order = order, .signature = signature, .room = *signature_len};
-    errand.deadline_ns = hsm_now_ns() + (uint64_t)remote->target.deadline_ms * 1000000u;
-    *signature_len = 0;
+    errand->room = *len;
+    errand->deadline_ns = hsm_now_ns() + (uint64_t)errand->remote->target.deadline_ms * 1000000u;
+    *len = 0;
     hsm_errors_set_aside(&aside);
-    hsm_status status = hsm_message_write(order, &errand.message, &errand.message_len, &why);
-    if (status == HSM_OK && (errand.pool = own_pool(remote)) == NULL)
+    hsm_status status = errand->order != NULL
+                            ? hsm_message_write(errand->order, &errand->message, &errand->message_len, &why)
+                            : hsm_message_write_lookup(errand->name, &errand->message, &errand->message_len, &why);
+    if (status == HSM_OK && (errand->pool = own_pool(errand->remote)) == NULL)
         status = hsm_why_final(&why, HSM_E_NO_MEMORY, "out of memory");
     if (status == HSM_OK) {
-        hsm_pool_enter(errand.pool);
-        status = persist(&errand, &why);
-        hsm_pool_leave(errand.pool);
+        hsm_pool_enter(errand->pool);
+        status = persist(errand, &why);
+        hsm_pool_leave(errand->pool);
     }
-    free(errand.message);
+    free(errand->message);
     hsm_errors_put_back(&aside);
-    *signature_len = errand.signature_len;
+    *len = errand->len;
     *trouble = why.trouble;
     if (status == HSM_OK)
         trouble->words[0] = '\0';
     return status == HSM_E_CLOSED ? HSM_E_IO : status;
+}
+
+hsm_status hsm_remote_sign(hsm_remote *remote, const hsm_remote_order *order, uint8_t *signature,
+                           size_t *signature_len, struct hsm_remote_trouble *trouble)
+{
+    struct errand errand = {.remote = remote, .order = order, .name = order->name, .out = signature};
+    return run(&errand, signature_len, trouble);
+}
+
+hsm_status hsm_remote_public_key(hsm_remote *remote, const char *name, uint8_t *der, size_t *len,
+                                 struct hsm_remote_trouble *trouble)
+{
+    struct errand errand = {.remote = remote, .name = name, .out = der};
+    return run(&errand, len, trouble);
 }

@@ -54,7 +54,11 @@ hsm_status hsm_remote_open(const hsm_remote_endpoint *endpoint, hsm_remote **out
 hsm_status hsm_remote_sign(hsm_remote *remote, const hsm_remote_order *order, uint8_t *signature,
                            size_t *signature_len, struct hsm_remote_trouble *trouble);
 
-/* No thread may be in hsm_remote_sign. NULL is allowed. */
+/* The public key of a name: SubjectPublicKeyInfo, DER. As above; HSM_E_BROKEN where there is no room for it. */
+hsm_status hsm_remote_public_key(hsm_remote *remote, const char *name, uint8_t *der, size_t *len,
+                                 struct hsm_remote_trouble *trouble);
+
+/* No thread may be in a call. NULL is allowed. */
 void hsm_remote_close(hsm_remote *remote);
 
 #endif

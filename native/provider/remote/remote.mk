@@ -5,18 +5,20 @@ REMOTE := $(ROOT)/native/provider/remote
 PYTHON ?= $(ROOT)/.venv/bin/python
 REMOTE_LIBS := -lnghttp2 -lprotobuf-nanopb -lssl -lcrypto -lpthread
 REMOTE_PROTO := $(BUILD)/proto
-REMOTE_GENERATED := $(addprefix $(REMOTE_PROTO)/,hsmsign/v1/signing.pb.c google/rpc/status.pb.c google/protobuf/any.pb.c)
+REMOTE_PROTOS := hsmsign/v1/signing hsmsign/v1/keys google/rpc/status google/protobuf/any google/protobuf/duration \
+                 google/protobuf/field_mask google/protobuf/timestamp
+REMOTE_GENERATED := $(REMOTE_PROTOS:%=$(REMOTE_PROTO)/%.pb.c)
 REMOTE_SOURCES := $(wildcard $(REMOTE)/*.c)
 REMOTE_HEADERS := $(wildcard $(REMOTE)/*.h $(ROOT)/native/core/*.h $(ROOT)/tests/native/*/*.h)
 REMOTE_TESTS := $(patsubst $(ROOT)/tests/native/%.c,%,$(wildcard $(ROOT)/tests/native/remote/test_*.c))
 REMOTE_PROGRAMS := $(REMOTE_TESTS) remote/driver
 plain := -fPIC
 
-$(REMOTE_PROTO)/.made: $(ROOT)/protos/hsmsign/v1/signing.proto $(REMOTE)/remote.mk
+$(REMOTE_PROTO)/.made: $(ROOT)/protos/hsmsign/v1/signing.proto $(ROOT)/protos/hsmsign/v1/keys.proto $(REMOTE)/remote.mk
 	@mkdir -p $(@D)
 	@include=$$($(PYTHON) -c 'import pathlib, google.rpc.status_pb2 as m; print(pathlib.Path(m.__file__).parents[2])') && \
 	    $(PYTHON) -m grpc_tools.protoc -I$(ROOT)/protos -I$$include --plugin=protoc-gen-nanopb=$$(command -v protoc-gen-nanopb) \
-	    --nanopb_opt=-q --nanopb_out=$(REMOTE_PROTO) hsmsign/v1/signing.proto google/rpc/status.proto google/protobuf/any.proto
+	    --nanopb_opt=-q --nanopb_out=$(REMOTE_PROTO) $(REMOTE_PROTOS:%=%.proto)
 	@touch $@
 $(REMOTE_GENERATED): $(REMOTE_PROTO)/.made ;
 
