@@ -7,6 +7,7 @@ import datetime as dt
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 import hsmsign.tls.uvicorn
+from hsmsign.tls import server_context
 from hsmsign.tls.asgi import RightsMiddleware
 from hsmsign.tls.clients import check_client, require_clients
 from hsmsign.tls.reading import parse
@@ -29,7 +31,7 @@ from hsmsign.tls.sni import Host, ServerNames
 from hsmsign.tls.stapling import Stapler, from_daemon, from_file
 from tests.support.daemon import Daemon, eventually
 from tests.support.pki import fetch, make_csr, make_hierarchy, with_ca
-from tests.support.tls_serving import Certificates, s_client, serving
+from tests.support.tls_serving import Certificates, ask, s_client, serving
 from tests.support.tls_site import handshake, running
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tls.md").read_text(encoding="utf-8")
@@ -257,3 +259,37 @@ def test_a_daemons_clients_are_asked_about(daemon: Daemon, tmp_path: Path) -> No
         client.ca.revoke(made.serial)
         with pytest.raises(Exception, match="revoked"):
             check_client(theirs, made.chain.encode())
+
+
+def test_hosts_with_keys_on_a_device_staple_rotate_and_stand_beside_keys_in_files(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    files = Certificates(tmp_path)
+    files.issue("default", "localhost")
+    made = []
+    with daemon.unix_client() as client:
+
+        def web() -> ssl.SSLContext:
+            """A new key and certificate at each reload."""
+            key = f"keys/web-{len(made) + 1}"
+            client.create_key(key, "ecdsa-p256")
+            made.append(
+                client.ca.issue("issuing", profile="server", key=key, subject="", names=["dns:web.example.org"])
+            )
+            chain = made[-1].chain.encode()
+            context = server_context(chain, (client, key))
+            Stapler(context, chain, from_daemon(client)).start()  # or it raises: it must staple
+            return context
+
+        names = ServerNames([Host(("web.example.org",), web), Host((), lambda: files.server("default"))])
+        root = files.folder / "root.pem"
+        root.write_bytes(fetch(daemon, "/ca/root.pem").body)
+        trusting = ssl.create_default_context(cafile=str(root))
+        with serving(names.context) as port:
+            first = ask(port, trusting, "web.example.org")
+            assert ask(port, trusting, "web.example.org", first.session).words[0] == "resumed"
+            assert ask(port, files.client(), "localhost").server == "default"
+            names.reload()
+            second = ask(port, trusting, "web.example.org")
+            assert [first.serial, second.serial] == [one.certificate.serial_number for one in made]
+            assert "Cert Status: good" in s_client(port, "-status", "-servername", "web.example.org", "-CAfile", root)
