@@ -1,4 +1,4 @@
-"""Builds what pyproject.toml cannot say: the native modules (cffi), the gRPC stubs (protoc), OpenSSL's provider (make)."""
+"""Builds what pyproject.toml cannot say: native modules (cffi), gRPC stubs (protoc), OpenSSL's provider (make)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,15 @@ class BuildExt(build_ext):
         home = ROOT if self.inplace else Path(self.build_lib)
         build = Path(self.build_temp).absolute() / "provider"
         # another compiler's new warnings are for who works on it, not for who installs it
-        command = ["make", "-C", str(ROOT / "native"), f"BUILD={build}", f"PYTHON={sys.executable}", "WARNINGS=-Wall", "-s"]
+        command = [
+            "make",
+            "-C",
+            str(ROOT / "native"),
+            f"BUILD={build}",
+            f"PYTHON={sys.executable}",
+            "WARNINGS=-Wall",
+            "-s",
+        ]
         subprocess.run([*command, "provider"], check=True)
         target = home / "hsmsign" / "_native" / "hsmsign.so"
         target.parent.mkdir(parents=True, exist_ok=True)

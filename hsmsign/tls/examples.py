@@ -1,0 +1,14 @@
+"""What to put where, for programs that use keys on devices: `hsmsign provider conf`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hsmsign.tls import module
+
+
+def text(program: str) -> str:
+    """The example for "openssl", "nginx", "haproxy" or "curl", with this machine's module. Raises
+    CapabilityMissingError where there is none."""
+    template = Path(__file__).with_name(f"{program}.in").read_text(encoding="utf-8")
+    return template.replace("@MODULE@", str(module.in_use()))
