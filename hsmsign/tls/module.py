@@ -44,14 +44,22 @@ def openssl() -> str:
 
 
 def folder() -> Path:
-    """Where OpenSSL looks for modules: what `openssl version -m` says. Raises ConfigurationError."""
-    done = subprocess.run([openssl(), "version", "-m"], capture_output=True, text=True, check=False, timeout=_SECONDS)
-    _, _, said = done.stdout.partition('MODULESDIR: "')
+    """Where OpenSSL looks for modules. Raises ConfigurationError."""
+    return _asked("-m", "MODULESDIR")
+
+
+def home() -> Path:
+    """Where the system's openssl.cnf is. Raises ConfigurationError."""
+    return _asked("-d", "OPENSSLDIR")
+
+
+def _asked(option: str, name: str) -> Path:
+    command = [openssl(), "version", option]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
+    _, _, said = done.stdout.partition(f'{name}: "')
     path, quote, _ = said.rpartition('"')
     if done.returncode != 0 or not quote:
-        raise ConfigurationError(
-            "this openssl does not say where its modules are", hint="OpenSSL 3.0 or newer is wanted"
-        )
+        raise ConfigurationError(f"this openssl does not say its {name}", hint="OpenSSL 3.0 or newer is wanted")
     return Path(path)
 
 

@@ -11,23 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsmsign.model.errors import ConfigurationError, DeadlineError, DeviceError
-from hsmsign.tls import module
+from hsmsign.tls import examples, module
 from hsmsign.tls.reference import LABEL
 
-CONFIGURATION = """\
-openssl_conf = openssl_init
-[openssl_init]
-providers = providers
-[providers]
-default = default_provider
-hsmsign = hsmsign_provider
-[default_provider]
-activate = 1
-[hsmsign_provider]
-module = {module}
-activate = 1
-"""
-"""What programs are given, too: `default` first, or OpenSSL no longer activates it by itself."""
 _BEGIN = f"-----BEGIN {LABEL}-----"
 _PADDING = ("-pkeyopt", "rsa_padding_mode:pss", "-pkeyopt", "rsa_pss_saltlen:digest")
 _ERROR = re.compile(
@@ -61,14 +47,13 @@ def run(reference: Path, certificate: Path | None = None, *, client: bool = Fals
     CapabilityMissingError where there is no hsmsign.so.
     """
     _look(reference)
-    path = module.in_use()
     with tempfile.TemporaryDirectory(prefix="hsmsign-check-") as name:
-        bench = _Bench(Path(name), path, seconds)
+        bench = _Bench(Path(name), seconds)
         public = bench.public_key(reference)
         if certificate is not None:
             bench.compare(public, certificate, reference)
         bench.sign(reference, public, handshake_message(client=client))
-        return Trial(public, bench.run("version").decode().partition(" (")[0].strip(), path)
+        return Trial(public, bench.run("version").decode().partition(" (")[0].strip(), module.in_use())
 
 
 def _look(reference: Path) -> None:
@@ -93,11 +78,11 @@ def _look(reference: Path) -> None:
 class _Bench:
     """A folder with an openssl.cnf of its own, in which the command is run."""
 
-    def __init__(self, folder: Path, path: Path, seconds: float) -> None:
+    def __init__(self, folder: Path, seconds: float) -> None:
         self._folder = folder
         self._seconds = seconds
         configuration = folder / "openssl.cnf"
-        configuration.write_text(CONFIGURATION.format(module=path))
+        configuration.write_text(examples.text("openssl"))
         self._environment = {**os.environ, "OPENSSL_CONF": str(configuration)}
 
     def run(self, *words: str | Path) -> bytes:
