@@ -72,10 +72,11 @@ def conf(session: Session, program: str) -> None:
 @provider.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--cert", "certificate", type=READABLE, metavar="FILE", help="The certificate that goes with it, PEM.")
+@click.option("--conf", "configuration", type=READABLE, metavar="FILE", help="The openssl.cnf of the program.")
 @click.option("--tls-client", is_flag=True, help="A key for TLS clients (purpose tls-client).")
 @shared
 @pass_session
-def check(session: Session, file: Path, certificate: Path | None, tls_client: bool) -> None:
+def check(session: Session, file: Path, certificate: Path | None, configuration: Path | None, tls_client: bool) -> None:
     """Try a reference: load FILE with openssl and hsmsign.so, have one signature made, and verify it.
 
     What is signed looks like a TLS 1.3 handshake, so that keys for TLS servers sign it. Run it as the user that the
@@ -83,7 +84,7 @@ def check(session: Session, file: Path, certificate: Path | None, tls_client: bo
     """
     from hsmsign.tls import trial
 
-    done = trial.run(file, certificate, client=tls_client, seconds=session.timeout)
+    done = trial.run(file, certificate, configuration=configuration, client=tls_client, seconds=session.timeout)
     words = f"{file}: good; {done.openssl} with {done.module} had a signature made, and verified it"
     answer = {"reference": str(file), "module": str(done.module), "openssl": done.openssl}
     session.show({**answer, "public_key": done.public_key.decode()}, lambda: [words])

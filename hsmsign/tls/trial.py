@@ -40,15 +40,23 @@ def handshake_message(*, client: bool) -> bytes:
     return b"\x20" * 64 + b"TLS 1.3, " + peer + b" CertificateVerify\x00" + secrets.token_bytes(32)
 
 
-def run(reference: Path, certificate: Path | None = None, *, client: bool = False, seconds: float = 60.0) -> Trial:
-    """Load a reference as programs do, have one signature made, and verify it. `seconds` for each of the two.
+def run(
+    reference: Path,
+    certificate: Path | None = None,
+    *,
+    configuration: Path | None = None,
+    client: bool = False,
+    seconds: float = 60.0,
+) -> Trial:
+    """Load a reference as programs do, have one signature made, and verify it. `seconds` for each of the two;
+    `configuration` is the openssl.cnf that they have, else one is made.
 
     Raises ConfigurationError (the file, the certificate), DeviceError (no signature, and why), DeadlineError,
     CapabilityMissingError where there is no hsmsign.so.
     """
     _look(reference)
     with tempfile.TemporaryDirectory(prefix="hsmsign-check-") as name:
-        bench = _Bench(Path(name), seconds)
+        bench = _Bench(Path(name), configuration, seconds)
         public = bench.public_key(reference)
         if certificate is not None:
             bench.compare(public, certificate, reference)
@@ -78,12 +86,18 @@ def _look(reference: Path) -> None:
 class _Bench:
     """A folder with an openssl.cnf of its own, in which the command is run."""
 
-    def __init__(self, folder: Path, seconds: float) -> None:
+    def __init__(self, folder: Path, given: Path | None, seconds: float) -> None:
         self._folder = folder
         self._seconds = seconds
-        configuration = folder / "openssl.cnf"
-        configuration.write_text(examples.text("openssl"))
+        configuration = given.absolute() if given else folder / "openssl.cnf"
+        if given is None:
+            configuration.write_text(examples.text("openssl"))
         self._environment = {**os.environ, "OPENSSL_CONF": str(configuration)}
+        if not re.search(r"^ +hsmsign$", self.run("list", "-providers").decode(), re.MULTILINE):
+            raise ConfigurationError(
+                f"openssl does not load the provider that {given or 'hsmsign provider conf openssl'} names",
+                hint=f"is the module readable for this user, and libnghttp2 there?  ldd {module.in_use()}",
+            )
 
     def run(self, *words: str | Path) -> bytes:
         """What the command printed. Raises DeviceError with what it complained of."""

@@ -157,6 +157,14 @@ def test_a_daemon_that_hangs_is_an_alert_within_the_deadline(home: Daemon, place
         eventually(lambda: "Verify return code: 0 (ok)" in place.s_client(server.port, "-tls1_3"))
 
 
+def test_a_key_may_be_chosen_by_the_name_that_the_client_asks_for(home: Daemon, place: Place) -> None:
+    made = pair(home, place, "p256", file="localhost")
+    by_name = Pair(made.certificate.with_stem("$ssl_server_name"), made.reference.with_stem("$ssl_server_name"))
+    with nginx(place, by_name) as server:
+        for version in VERSIONS:
+            assert ask(place, server.port, version)[1].startswith(f"TLSv{version} ")
+
+
 def cut(pem: bytes) -> bytes:
     return pem[: len(pem) // 2]
 

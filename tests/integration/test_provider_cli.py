@@ -112,7 +112,7 @@ def test_what_cannot_be_is_refused_in_words(home: Home, options: tuple[str, ...]
 def test_check_has_a_signature_made(home: Home, place: Place, name: str) -> None:
     with home.daemon.unix_client() as client:
         made = place.pair(client, name)
-    done = run("provider", "check", made.reference, "--cert", made.certificate)
+    done = run("provider", "check", made.reference, "--cert", made.certificate, "--conf", place.configuration)
     assert done.returncode == 0, done.stderr
     assert "had a signature made, and verified it" in done.stdout
 
@@ -135,7 +135,10 @@ def test_check_says_what_is_wrong(home: Home, place: Place) -> None:
     home("key", "reference", "p256", "--endpoint", "unix:///nowhere.sock", "--deadline", "0.2", "--out", away)
     secret = place.folder / "key.pem"
     place.good("openssl", "genpkey", "-algorithm", "ED25519", "-out", secret)
+    lacking = place.folder / "lacking.cnf"
+    lacking.write_text(place.configuration.read_text().replace("module = ", "module = /nowhere"))
     cases = [
+        ((made.reference, "--conf", lacking), 78, "openssl does not load the provider that"),
         ((made.reference, "--cert", other.certificate), 78, "is not for the key of"),
         ((cut,), 78, "is cut or altered"),
         ((away,), 70, "cannot reach the daemon at unix:///nowhere.sock"),
