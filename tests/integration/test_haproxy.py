@@ -62,6 +62,22 @@ def test_the_reference_may_stand_with_the_certificate_or_beside_it(
         assert ask(place, server.port)[1].startswith("TLSv1.3 ")
 
 
+def test_a_rotated_key_is_taken_up_by_a_reload_without_a_failed_request(home: Daemon, place: Place) -> None:
+    with home.unix_client() as client:
+        client.create_key("turning", "ecdsa-p256")
+        together(place.pair(client, "turning"))
+        with haproxy(place, place.folder / "site.pem") as server, Load(place, server.port) as load:
+            load.more(10)
+            before = load.seen[-1][0]
+            client.rotate_key("keys/turning")
+            together(place.pair(client, "turning"))
+            server.reload()
+            client.disable_version("keys/turning/versions/1")
+            load.more(10)
+            assert load.seen[-1][0] != before
+        assert load.failures == []
+
+
 def test_handshakes_wait_while_the_daemon_restarts(home: Daemon, place: Place) -> None:
     with haproxy(place, together(pair(home, place, "p256", 40.0))) as server, Load(place, server.port) as load:
         load.more(10)

@@ -109,6 +109,41 @@ def test_pkeyutl_signs(home: Daemon, place: Place, name: str, options: tuple[str
     assert b"Verified Successfully" in place.good("openssl", *verify, "-sigfile", "signature")
 
 
+@pytest.mark.parametrize(
+    ("tail", "words"),
+    [
+        ("", b"it looks like hsmsign:keys/web-1?endpoint="),
+        ("?endpoint=unix:///nowhere&verify=maybe", b"it looks like hsmsign:keys/web-1?endpoint="),
+        ("?endpoint=ftp://x", b"an endpoint is unix:///path/to/socket or dns:///host:port"),
+        ("?endpoint=unix:///nowhere&deadline-ms=100", b"cannot reach the daemon at unix:///nowhere"),
+    ],
+)
+def test_a_uri_that_cannot_be_is_refused_in_words(place: Place, tail: str, words: bytes) -> None:
+    done = place.run("openssl", "pkey", "-in", f"hsmsign:keys/p256{tail}", "-noout")
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+def test_a_uri_of_no_key_is_refused_in_the_daemons_words(home: Daemon, place: Place) -> None:
+    done = place.run("openssl", "pkey", "-in", uri(home, "none"), "-noout")
+    assert done.returncode == 1
+    assert b"'keys/none' does not exist on this daemon" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["p256", "rsa", "ed25519"])
+def test_no_private_key_comes_out(home: Daemon, place: Place, name: str) -> None:
+    made = pair(home, place, name)
+    own = ("-in", made.certificate, "-inkey", made.reference, "-passout", "pass:x")
+    for words in (
+        ("pkey", "-in", made.reference),
+        ("pkcs12", "-export", *own),
+        ("pkcs8", "-topk8", "-in", made.reference),
+    ):
+        done = place.run("openssl", *words)
+        assert done.returncode != 0
+        assert done.stdout == b""
+
+
 def test_what_a_key_does_not_sign_is_said_in_words(home: Daemon, place: Place) -> None:
     made = pair(home, place, "p384")
     done = place.run("openssl", "dgst", "-sha256", "-sign", made.reference, "file")

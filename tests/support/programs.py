@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from cryptography import x509
 
@@ -167,10 +168,20 @@ class Server:
         """Wait for these words in its log."""
         eventually(lambda: words in self.log(), f"it never said {words!r}: {self.log()}")
 
-    def reload(self) -> None:
-        """As `nginx -s reload` does."""
+    def workers(self) -> set[int]:
+        """The process ids of its children."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGHUP)
+        return {child.pid for child in psutil.Process(self.process.pid).children() if child.status() != "zombie"}
+
+    def reload(self) -> None:
+        """As `nginx -s reload`, and `systemctl reload haproxy`; ends when the workers from before have ended."""
+        assert self.process is not None
+        before = self.workers()
+        if "nginx" in self._command[0]:
+            self.place.good(*self._command, "-s", "reload")
+        else:
+            self.process.send_signal(signal.SIGUSR2)
+        eventually(lambda: not before & self.workers(), "workers from before went on")
 
 
 _NGINX = """\
@@ -220,10 +231,12 @@ def nginx_test(place: Place, pair: Pair) -> subprocess.CompletedProcess[bytes]:
 
 
 def haproxy(place: Place, certificate: Path) -> Server:
-    """One frontend, which answers by itself with the version of TLS."""
+    """One frontend, which answers by itself with the version of TLS; in the foreground, with a master and a worker."""
     port = free_port()
     file = place.folder / f"haproxy-{port}.cfg"
     file.write_text(f"""\
+global
+    stats socket {place.folder}/stats expose-fd listeners
 defaults
     mode http
     timeout client 30s
@@ -233,7 +246,7 @@ frontend https
     bind 127.0.0.1:{port} ssl crt {certificate} ssl-min-ver TLSv1.2
     http-request return status 200 content-type text/plain lf-string "%sslv %pid"
 """)
-    return Server(place, [program("haproxy"), "-f", str(file)], port)
+    return Server(place, [program("haproxy"), "-W", "-f", str(file)], port)
 
 
 def s_server(place: Place, pair: Pair, *options: str) -> Server:
