@@ -19,9 +19,15 @@ from hsmsign.model.errors import DeviceError
 from tests.support import fake_server
 from tests.support.authority import Authority
 from tests.support.daemon import Daemon, eventually
-from tests.support.programs import VERSIONS, Pair, Place, ask, nginx
+from tests.support.programs import VERSIONS, Pair, Place, ask, nginx, nginx_test
 
 NAME = "keys/k/versions/1"
+POLICY = """
+[[allow]]
+principals = ["spiffe://site/web"]
+actions = ["sign"]
+keys = ["web"]
+"""
 MARK = b"bytes that no handshake has"
 
 
@@ -166,7 +172,10 @@ def test_another_daemon_at_the_same_socket_is_not_believed(tmp_path: Path, place
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Daemon]:
-    daemon = Daemon().start()
+    daemon = Daemon()
+    policy = daemon.folder / "policy.toml"
+    policy.write_text(policy.read_text() + POLICY)
+    daemon.start()
     with daemon.unix_client() as client:
         client.create_key("web", "ecdsa-p256")
     yield daemon
@@ -192,14 +201,24 @@ def test_a_daemon_of_another_ca_gets_nothing_to_sign(home: Daemon, place: Place)
         server.logged("is not accepted")
 
 
-def test_who_may_not_sign_is_told_so_in_the_log(home: Daemon, place: Place) -> None:
+def of(home: Daemon, place: Place, name: str) -> TlsFiles:
+    """A client certificate that the daemon accepts, for a program of this name."""
     issuer, tls = Authority("hsmsign bootstrap CA"), home.folder / "tls"
     issuer.adopt((tls / "ca.pem").read_bytes(), (tls / "ca-key.pem").read_bytes())
-    key, certificate = issuer.issue(x509.UniformResourceIdentifier("spiffe://site/stranger"))
+    key, certificate = issuer.issue(x509.UniformResourceIdentifier(f"spiffe://site/{name}"))
     (place.folder / "client.key").write_bytes(key)
     (place.folder / "client.pem").write_bytes(certificate)
-    files = TlsFiles(home.tls.ca, place.folder / "client.pem", place.folder / "client.key")
-    with nginx(place, over_tls(home, place, files)) as server:
+    return TlsFiles(home.tls.ca, place.folder / "client.pem", place.folder / "client.key")
+
+
+def test_the_right_to_sign_is_enough(home: Daemon, place: Place) -> None:
+    with nginx(place, over_tls(home, place, of(home, place, "web"))) as server:
+        for version in VERSIONS:
+            assert ask(place, server.port, version)[1].startswith(f"TLSv{version}")
+
+
+def test_who_may_not_sign_is_told_so_in_the_log(home: Daemon, place: Place) -> None:
+    with nginx(place, over_tls(home, place, of(home, place, "stranger"))) as server:
         assert "alert internal error" in place.s_client(server.port, "-tls1_3")
         server.logged("spiffe://site/stranger may not sign")
 
@@ -212,6 +231,13 @@ def test_a_socket_that_the_workers_may_not_use_is_told_so_in_the_log(home: Daemo
     with nginx(place, made, user="nobody nogroup") as server:
         assert "alert internal error" in place.s_client(server.port, "-tls1_3")
         server.logged("this user may not connect to")
+
+
+def test_a_reference_is_loaded_while_the_daemon_is_away(home: Daemon, place: Place) -> None:
+    with home.unix_client() as client:
+        made = place.pair(client, "web", endpoint=Endpoint(f"unix://{place.folder}/none.sock"))
+    done = nginx_test(place, made)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_a_worker_that_was_killed_is_replaced_by_one_that_signs(home: Daemon, place: Place) -> None:
