@@ -18,7 +18,8 @@ from hsmsign.tls import provider
 from hsmsign.tls.reference import DEADLINE_SECONDS, LABEL, KeyReference
 
 Key = RemoteSigner | tuple[Client, str] | Path | str
-"""What `client.key(name)` gives; a client and a name; or a file with a reference (`hsmsign key reference`)."""
+"""What `client.key(name)` gives; a client and a name; a file with a reference (`hsmsign key reference`); or a
+`hsmsign:` URI, see KeyReference.of_uri."""
 Pem = Path | str | bytes
 """The path of a PEM file, or what would be in it."""
 
@@ -68,8 +69,10 @@ def client_context(
 
     With `chain` and `key` the client proves who it is, as `server_context` says. Raises as that does.
     """
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH) if ca is None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if ca is not None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    else:
         _trust(context, ca)
     if alpn:
         context.set_alpn_protocols(list(alpn))
@@ -86,6 +89,9 @@ def use_key(
     """Give a context its certificate and key, or others: handshakes from now on use these. Raises as above."""
     provider.load()
     pem = _read(chain)
+    if isinstance(key, str) and key.startswith("hsmsign:"):
+        with _as_file(pem) as chain_path, _as_file(KeyReference.of_uri(key).to_pem()) as key_path:
+            return _load(context, chain_path, key_path, key.partition("?")[0])
     if isinstance(key, str | Path):
         with _as_file(pem) as chain_path:
             return _load(context, chain_path, os.fspath(key), os.fspath(key))

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import _ssl
 import contextlib
-import itertools
 import logging
 import os
+import secrets
 import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hsmsign._native import _provider
+from hsmsign._native._provider import ffi as _ffi
+from hsmsign._native._provider import lib as _lib
 from hsmsign.client.client import Client
 from hsmsign.client.configuration import Endpoint, TlsFiles
 from hsmsign.client.remote import RemoteSigner
 from hsmsign.model.algorithms import Scheme
 from hsmsign.model.errors import CapabilityMissingError, ConfigurationError, HsmsignError
 
-_ffi, _lib = _provider.ffi, _provider.lib
 _LENT = "inprocess:"
 _OK, _BAD_INPUT, _BROKEN = 0, 9, 12
 _WORDS = 255
@@ -83,7 +83,6 @@ class _State:
 _state = _State(threading.Lock())
 _lent: dict[str, _Way] = {}
 _opened: dict[int, tuple[Any, _Way]] = {}
-_numbers = itertools.count(1)
 
 
 def load() -> None:
@@ -95,9 +94,10 @@ def load() -> None:
         if not _lib.hsm_inprocess_is_shared_with(os.fsencode(path)):
             ours = _ffi.string(_lib.hsm_inprocess_openssl()).decode()
             raise CapabilityMissingError(
-                f"Python's ssl has an OpenSSL of its own ({ssl.OPENSSL_VERSION}), not the one that hsmsign was built with ({ours})",
-                hint="use a Python that is linked to the system's OpenSSL (Debian's python3 is), or build hsmsign against"
-                " the same one; programs that are not Python use hsmsign.so: hsmsign provider conf",
+                f"Python's ssl has an OpenSSL of its own ({ssl.OPENSSL_VERSION}), not the one that hsmsign was built"
+                f" with ({ours})",
+                hint="use a Python that is linked to the system's OpenSSL (Debian's python3 is), or build hsmsign"
+                " against the same one; what is not Python uses hsmsign.so: hsmsign provider conf",
             )
         signer = _ffi.new("struct hsm_signer *")
         signer.open, signer.sign = _lib.hsm_python_open, _lib.hsm_python_sign
@@ -113,7 +113,7 @@ def load() -> None:
 @contextlib.contextmanager
 def lent(signer: RemoteSigner, seconds: float) -> Iterator[str]:
     """An endpoint for a reference that stands for `signer`, while OpenSSL loads it. `seconds` for each signature."""
-    endpoint = f"{_LENT}{next(_numbers)}"
+    endpoint = f"{_LENT}{secrets.token_hex(16)}"
     _lent[endpoint] = _Way(signer.key_version, seconds, signer._client.endpoint, signer._client)
     try:
         yield endpoint
@@ -139,7 +139,9 @@ def _way(reference: Any) -> _Way:
     if endpoint.startswith(_LENT):
         found = _lent.get(endpoint)
         if found is None:
-            raise ConfigurationError("this reference was for one moment of another process", hint="make one of your own")
+            raise ConfigurationError(
+                "this reference was made for one moment", hint="write one: hsmsign key reference NAME"
+            )
         return found
     tls = None
     if reference.ca:
@@ -159,7 +161,6 @@ def _unexpected(kind: type[BaseException], error: BaseException, trace: object) 
     return _BROKEN
 
 
-@_ffi.def_extern(name="hsm_python_open", error=_BROKEN, onerror=_unexpected)
 def _open(reference: Any, out: Any, words: Any) -> int:
     try:
         way = _way(reference)
@@ -171,18 +172,17 @@ def _open(reference: Any, out: Any, words: Any) -> int:
     return _OK
 
 
-@_ffi.def_extern(name="hsm_python_sign", error=_BROKEN, onerror=_unexpected)
 def _sign(opened: Any, wish: Any, signature: Any, length: Any, words: Any) -> int:
     try:
         data = bytes(_ffi.buffer(wish.input, wish.input_len)) if wish.input_len else b""
         found = _ffi.from_handle(opened).sign(data, Scheme(wish.scheme), is_message=wish.is_message)
     except HsmsignError as error:
-        _log.warning("a handshake has no signature: %s: %s", error.reason, error.message)  # ssl's error does not say why
+        # the error that the application sees does not say why
+        _log.warning("a handshake has no signature: %s: %s", error.reason, error.message)
         return _say(words, error)
     return _put(found, signature, length)
 
 
-@_ffi.def_extern(name="hsm_python_public_key", error=_BROKEN, onerror=_unexpected)
 def _public_key(opened: Any, der: Any, length: Any, words: Any) -> int:
     try:
         found = _ffi.from_handle(opened).public_key()
@@ -191,7 +191,6 @@ def _public_key(opened: Any, der: Any, length: Any, words: Any) -> int:
     return _put(found, der, length)
 
 
-@_ffi.def_extern(name="hsm_python_close")
 def _close(opened: Any) -> None:
     _, way = _opened.pop(int(_ffi.cast("uintptr_t", opened)))
     way.close()
@@ -203,3 +202,9 @@ def _put(found: bytes, room: Any, length: Any) -> int:
     _ffi.memmove(room, found, len(found))
     length[0] = len(found)
     return _OK
+
+
+_ffi.def_extern(name="hsm_python_open", error=_BROKEN, onerror=_unexpected)(_open)
+_ffi.def_extern(name="hsm_python_sign", error=_BROKEN, onerror=_unexpected)(_sign)
+_ffi.def_extern(name="hsm_python_public_key", error=_BROKEN, onerror=_unexpected)(_public_key)
+_ffi.def_extern(name="hsm_python_close")(_close)

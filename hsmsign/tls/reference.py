@@ -10,8 +10,9 @@ import base64
 import textwrap
 from dataclasses import dataclass
 
-from hsmsign._native import _provider
-from hsmsign.client.configuration import Endpoint
+from hsmsign._native._provider import ffi, lib
+from hsmsign.client.client import Client
+from hsmsign.client.configuration import Endpoint, TlsFiles
 from hsmsign.model.errors import ConfigurationError
 
 LABEL = "HSMSIGN KEY REFERENCE"
@@ -54,23 +55,63 @@ class KeyReference:
 
     @classmethod
     def at(
-        cls, endpoint: Endpoint, name: str, public_key: bytes, *, deadline: float = DEADLINE_SECONDS, verify: bool = False
+        cls,
+        endpoint: Endpoint,
+        name: str,
+        public_key: bytes,
+        *,
+        deadline: float = DEADLINE_SECONDS,
+        verify: bool = False,
     ) -> KeyReference:
         """A key of the daemon that a client reaches in the same way. Raises ConfigurationError."""
         tls = endpoint.tls
         if tls is not None and str(tls.key).startswith("hsmsign:"):
             raise ConfigurationError(
-                "the client's own key is on a device, and a program that is not Python cannot use it on the way to another",
-                hint="reach that daemon by its Unix socket, or give the program a client certificate with a key in a file",
+                "the client's own key is on a device, and programs that are not Python cannot use it on their way",
+                hint="reach the daemon by its Unix socket, or by a client certificate with a key in a file",
             )
-        files = (None, None, None) if tls is None else tuple(str(path) for path in (tls.ca, tls.certificate, tls.key))
+        if tls is None:
+            return cls(name, public_key, endpoint.target, deadline=deadline, verify=verify)
         return cls(
-            name, public_key, endpoint.target, *files, tls.server_name if tls else None, deadline=deadline, verify=verify
+            name,
+            public_key,
+            endpoint.target,
+            str(tls.ca),
+            str(tls.certificate),
+            str(tls.key),
+            tls.server_name,
+            deadline=deadline,
+            verify=verify,
         )
+
+    @classmethod
+    def of_uri(cls, uri: str) -> KeyReference:
+        """The key that a `hsmsign:` URI names; the daemon is asked for its version and its public key.
+
+        The forms are `hsmsign:NAME?endpoint=unix:///path` and
+        `hsmsign:NAME?endpoint=dns:///host:port&ca=FILE&certificate=FILE&key=FILE`, with `&server-name=`,
+        `&deadline-ms=` and `&verify=yes` where they are wanted. Raises ConfigurationError, and what asking raises.
+        """
+        found = lib.hsm_reference_of_uri(uri.encode())
+        if found == ffi.NULL:
+            raise ConfigurationError(
+                f"{uri!r} does not name a key", hint="hsmsign:keys/web-1?endpoint=unix:///run/hsmsign/hsmsign.sock"
+            )
+        try:
+            texts = (found.name, found.endpoint, found.ca, found.certificate, found.key, found.server_name)
+            name, target, ca, certificate, key, server_name = (
+                ffi.string(text).decode() if text else "" for text in texts
+            )
+            seconds, verify = found.deadline_ms / 1000, bool(found.verify)
+        finally:
+            lib.hsm_reference_free(found)
+        endpoint = Endpoint(target, TlsFiles(ca, certificate, key, server_name or None) if ca else None)
+        with Client(endpoint, deadline=seconds) as client:
+            info = client.public_key_info(name)
+        return cls.at(endpoint, info.key_version, info.der, deadline=seconds, verify=verify)
 
     def to_der(self) -> bytes:
         """The bytes. Raises ConfigurationError where they are too many to be read again."""
-        ffi, lib = _provider.ffi, _provider.lib
         kept = [ffi.new("char[]", text.encode()) for text in self._texts() if text is not None]
         strings = iter(kept)
         fields = [next(strings) if text is not None else ffi.NULL for text in self._texts()]

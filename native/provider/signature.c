@@ -204,11 +204,11 @@ static int ask(struct signing *signing, const struct hsm_wish *wish, uint8_t *ou
 static bool has_room(const struct signing *signing, const uint8_t *out, size_t *len, size_t room)
 {
     const int most = EVP_PKEY_get_size(signing->key->public_key);
-    if (out == NULL) {
+    if (out == NULL && most > 0) {
         *len = (size_t)most;
         return true;
     }
-    if (most > 0 && room >= (size_t)most)
+    if (out != NULL && most > 0 && room >= (size_t)most)
         return true;
     hsm_raise(signing->provider, HSM_R_SIGN, "there is room for %zu bytes, and a signature has up to %d", room, most);
     return false;
