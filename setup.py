@@ -48,15 +48,8 @@ class BuildExt(build_ext):
         home = ROOT if self.inplace else Path(self.build_lib)
         build = Path(self.build_temp).absolute() / "provider"
         # another compiler's new warnings are for who works on it, not for who installs it
-        command = [
-            "make",
-            "-C",
-            str(ROOT / "native"),
-            f"BUILD={build}",
-            f"PYTHON={sys.executable}",
-            "WARNINGS=-Wall",
-            "-s",
-        ]
+        command = ["make", "-s", "-C", str(ROOT / "native"), f"BUILD={build}", f"PYTHON={sys.executable}"]
+        command += ["WARNINGS=-Wall", f"plain=-fPIC -O2 -ffile-prefix-map={ROOT.absolute()}/="]
         subprocess.run([*command, "provider"], check=True)
         target = home / "hsmsign" / "_native" / "hsmsign.so"
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ REMOTE_SOURCES := $(wildcard $(REMOTE)/*.c)
 REMOTE_HEADERS := $(wildcard $(REMOTE)/*.h $(ROOT)/native/core/*.h $(ROOT)/tests/native/*/*.h)
 REMOTE_TESTS := $(patsubst $(ROOT)/tests/native/%.c,%,$(wildcard $(ROOT)/tests/native/remote/test_*.c))
 REMOTE_PROGRAMS := $(REMOTE_TESTS) remote/driver
-plain := -fPIC -O2 -ffile-prefix-map=$(ROOT)/=
+plain := -fPIC
 
 # the plugin is a program of the system's Python, which the path of another one (pip's, while it builds) would break
 $(REMOTE_PROTO)/.made: $(ROOT)/protos/hsmsign/v1/signing.proto $(ROOT)/protos/hsmsign/v1/keys.proto $(REMOTE)/remote.mk
@@ -30,10 +30,10 @@ REMOTE_OBJECTS_$(1) := $(patsubst $(REMOTE)/%.c,$(BUILD)/$(1)/remote/objects/%.o
                        $(patsubst $(REMOTE_PROTO)/%.c,$(BUILD)/$(1)/remote/proto/%.o,$(REMOTE_GENERATED))
 $(BUILD)/$(1)/remote/objects/%.o: $(REMOTE)/%.c $(REMOTE_HEADERS) $(REMOTE_PROTO)/.made
 	@mkdir -p $$(@D)
-	$(CC) $(CFLAGS) $($(1)) -isystem $(REMOTE_PROTO) -c -o $$@ $$<
+	$(CC) $(CFLAGS) $($(1)) -fPIC -isystem $(REMOTE_PROTO) -c -o $$@ $$<
 $(BUILD)/$(1)/remote/proto/%.o: $(REMOTE_PROTO)/%.c
 	@mkdir -p $$(@D)
-	$(CC) -std=c11 -O1 -g -fvisibility=hidden $($(1)) -I$(REMOTE_PROTO) -c -o $$@ $$<
+	$(CC) -std=c11 -O1 -g -fvisibility=hidden $($(1)) -fPIC -I$(REMOTE_PROTO) -c -o $$@ $$<
 $(REMOTE_PROGRAMS:%=$(BUILD)/$(1)/%): $(BUILD)/$(1)/%: $(ROOT)/tests/native/%.c $$(REMOTE_OBJECTS_$(1)) $(REMOTE_HEADERS)
 	@mkdir -p $$(@D)
 	$(CC) $(CFLAGS) $($(1)) -o $$@ $$< $$(REMOTE_OBJECTS_$(1)) $(REMOTE_LIBS)
