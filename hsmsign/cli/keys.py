@@ -10,6 +10,7 @@ import click
 from hsmsign.cli.approvals import Approved, waiting
 from hsmsign.cli.common import READABLE, Hex, Session, pass_session, shared, table, when, write_out
 from hsmsign.cli.purposes import control_in_words, control_options, in_words, purpose_options
+from hsmsign.cli.references import reference
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.names import parse_key
 
@@ -24,6 +25,9 @@ ALGORITHMS = [algorithm.value for algorithm in KeyAlgorithm]
 @click.group()
 def key() -> None:
     """Make, show, rotate and destroy keys."""
+
+
+key.add_command(reference)
 
 
 def parse_labels(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:

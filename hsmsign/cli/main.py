@@ -28,6 +28,10 @@ _COMMANDS = {
     "attest": ("hsmsign.cli.attest:attest", "Check offline where a key lives."),
     "audit": ("hsmsign.cli.audit:audit", "Read and check the audit log: tail, prove, check, verify."),
     "tls": ("hsmsign.cli.tls:tls", "Rights by client certificate, for applications: check rules."),
+    "provider": (
+        "hsmsign.cli.provider:provider",
+        "Keys on devices for nginx, HAProxy, curl, openssl: OpenSSL's provider.",
+    ),
     "backend": ("hsmsign.cli.backends:backend", "Show the devices behind the daemon."),
     "bench": ("hsmsign.cli.bench:bench", "Measure signatures of your key on your daemon."),
     "init": ("hsmsign.cli.init:init", "Make a configuration, a token and certificates. [server]"),

@@ -86,12 +86,9 @@ def staple(session: Session, certificate: Path, out: Path, follow: bool, hook: s
 def _ask(session: Session, path: Path) -> tuple[x509_ocsp.OCSPResponse, bytes]:
     from cryptography.x509 import ocsp as x509_ocsp
 
-    leaf, issuer = _pair(path)
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.serialization import Encoding
+    from hsmsign.tls.ocsp import Pair
 
-    request = x509_ocsp.OCSPRequestBuilder().add_certificate(leaf, issuer, hashes.SHA1()).build()  # noqa: S303 - a name
-    der = session.client.ca.ocsp(request.public_bytes(Encoding.DER))
+    der = session.client.ca.ocsp(Pair(*_pair(path)).question())
     answer = x509_ocsp.load_der_ocsp_response(der)
     if answer.response_status is not x509_ocsp.OCSPResponseStatus.SUCCESSFUL:
         words = answer.response_status.name.lower().replace("_", " ")

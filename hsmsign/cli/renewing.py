@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import random
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,45 +15,19 @@ import click
 
 from hsmsign.cli.common import READABLE, Session, pass_session, shared, when, write_out
 from hsmsign.model.errors import HsmsignError
+from hsmsign.model.pause import Pause
 
 if TYPE_CHECKING:
     from cryptography import x509
 
     from hsmsign.client import CertificateInfo
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 3600.0
 _LOOK_EVERY = 60.0
 _LEAST = 10.0
 """Seconds between two renewals."""
 _PART = 3
 """It is renewed when a third of its life is left."""
 _FAILURES = (HsmsignError, click.ClickException, OSError)
-
-
-@dataclass(slots=True)
-class Pause:
-    """How long to wait before something is done again: longer with every failure."""
-
-    _seconds: float = _FIRST_PAUSE
-    _until: float = field(default_factory=time.monotonic)
-
-    @property
-    def left(self) -> float:
-        """Seconds that are still to wait, or 0."""
-        return max(0.0, self._until - time.monotonic())
-
-    def failed(self) -> float:
-        """Seconds until it is tried again: for who reads of it."""
-        told = self._seconds
-        # so that not all ask at once
-        self._until = time.monotonic() + told * random.uniform(0.8, 1.2)  # noqa: S311
-        self._seconds = min(told * 2, _LONGEST_PAUSE)
-        return told
-
-    def done(self, seconds: float) -> None:
-        """It went well; the next time is in so many seconds."""
-        self._seconds = _FIRST_PAUSE
-        self._until = time.monotonic() + seconds
 
 
 def keep_fresh(file: Path, work: Callable[[], tuple[bool, float]], hook: Callable[[], None]) -> NoReturn:

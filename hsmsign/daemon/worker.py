@@ -36,12 +36,12 @@ from hsmsign.keyring.approvals import Approvals
 from hsmsign.model.device import DeviceHealth, DeviceState
 from hsmsign.model.errors import ConfigurationError, HsmsignError
 from hsmsign.model.hostwire import from_json
+from hsmsign.model.revocation import NO_CRLS
 from hsmsign.policy import Policy
 from hsmsign.server.app import Application, build
 from hsmsign.server.confinement import confine
 from hsmsign.server.doorman import Doorman, own_folder, raise_descriptors
 from hsmsign.server.identity import Identifier
-from hsmsign.server.revocation import NO_CRLS
 from hsmsign.server.tls_files import TlsFiles
 from hsmsign.server.tracing import Tracing
 from hsmsign.signing import Admission, SigningPipeline

@@ -459,6 +459,12 @@ class ConfigurationError(HsmsignError):
     code = "FAILED_PRECONDITION"
 
 
+class StapleError(FailedPreconditionError):
+    """An OCSP answer that is not to be sent along; `metadata["verdict"]` says why in a word."""
+
+    reason = "STAPLE_INVALID"
+
+
 class PrivateKeyExportError(HsmsignError, TypeError):
     """Somebody asked a remote key for its private part. It is on a device and stays there."""
 

@@ -14,7 +14,7 @@ from cryptography import x509
 from hsmsign.model.caller import Caller
 from hsmsign.model.certificate_names import names_of
 from hsmsign.model.errors import UnauthenticatedError
-from hsmsign.server.revocation import NO_CRLS, Crls
+from hsmsign.model.revocation import NO_CRLS, Crls
 
 _REMEMBERED = 4096
 _HINT = "come with a client certificate (mutual TLS), or over the daemon's Unix socket"

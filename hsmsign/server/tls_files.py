@@ -10,10 +10,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from hsmsign.model import revocation
 from hsmsign.model.errors import ConfigurationError
+from hsmsign.model.revocation import NO_CRLS, Crls
 from hsmsign.model.tls import TlsPaths
-from hsmsign.server import revocation
-from hsmsign.server.revocation import NO_CRLS, Crls
 
 _Mark = tuple[int, int, int]
 

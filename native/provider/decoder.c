@@ -10,6 +10,8 @@
 
 #include "key.h"
 
+#define LINE_ROOM 128
+
 static void *new_decoder(void *provider)
 {
     return provider;
@@ -39,6 +41,20 @@ static int pass_der(uint8_t *der, size_t len, OSSL_CALLBACK *callback, void *arg
     return callback(params, argument);
 }
 
+/* After PEM that could not be read: does one of ours begin in it? */
+static bool begins(BIO *bio, int start)
+{
+    static const char ours[] = "-----BEGIN " HSM_REFERENCE_LABEL "-----";
+    char line[LINE_ROOM];
+    size_t seen = 0;
+    if (start < 0 || BIO_seek(bio, start) < 0)
+        return false;
+    for (int len = 0; seen < HSM_REFERENCE_MAX && (len = BIO_gets(bio, line, sizeof line)) > 0; seen += (size_t)len)
+        if (strncmp(line, ours, strlen(ours)) == 0)
+            return true;
+    return false;
+}
+
 static int decode_pem(void *decoder, OSSL_CORE_BIO *core_bio, int selection, OSSL_CALLBACK *callback, void *argument,
                       OSSL_PASSPHRASE_CALLBACK *passphrase, void *passphrase_argument)
 {
@@ -52,9 +68,13 @@ static int decode_pem(void *decoder, OSSL_CORE_BIO *core_bio, int selection, OSS
     if (bio == NULL)
         return 0;
     ERR_set_mark();
+    const int start = (int)BIO_tell(bio);
     const int found = PEM_read_bio(bio, &label, &header, &der, &len);
+    const bool cut = found != 1 && begins(bio, start);
     ERR_pop_to_mark();
-    if (found == 1 && strcmp(label, HSM_REFERENCE_LABEL) == 0)
+    if (cut)
+        ok = is_reference(provider, NULL, 0);
+    else if (found == 1 && strcmp(label, HSM_REFERENCE_LABEL) == 0)
         ok = is_reference(provider, der, (size_t)len) && pass_der(der, (size_t)len, callback, argument);
     OPENSSL_free(label);
     OPENSSL_free(header);

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import http.server
+import os
+import re
 import socket
 import ssl
 import subprocess
@@ -29,6 +31,8 @@ from tests.support.tls_site import handshake, running
 ALGORITHMS = ("ecdsa-p256", "ecdsa-p384", "ecdsa-p521", "rsa-2048", "ed25519")
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 LOCALHOST = x509.DNSName("localhost")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "tls.md").read_text(encoding="utf-8").partition("## Serving")[0]
 
 
 @pytest.fixture(scope="module")
@@ -480,3 +484,23 @@ def test_two_threads_may_load_contexts_at_once(client: Client, authority: Author
     for thread in threads:
         thread.join(30)
     assert len(made) == 8
+
+
+def test_the_example_of_the_page_does_what_it_says(
+    daemon: Daemon, client: Client, authority: Authority, tmp_path: Path
+) -> None:
+    (example,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    for name in ("web", "caller"):
+        client.create_key(name, "ecdsa-p256", purpose="tls-server" if name == "web" else "tls-client")
+        (tmp_path / f"{name}.pem").write_bytes(authority.certify(client.key(name), LOCALHOST))
+    shake = (
+        "from tests.support.tls_site import handshake\n"
+        + example
+        + "    print(handshake(server, caller)[0].version())\n"
+    )
+    environment = {**os.environ, "HSMSIGN_CLIENT": str(daemon.folder / "client.toml"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", shake], cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment
+    )
+    assert done.stdout == "TLSv1.3\n", done.stderr

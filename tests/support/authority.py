@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any
 
 from cryptography import x509
@@ -29,11 +30,15 @@ class Authority:
         self.key = private
 
     def issue(
-        self, *names: x509.GeneralName, subject: str = "leaf", lasts: dt.timedelta = dt.timedelta(hours=1)
+        self,
+        *names: x509.GeneralName,
+        subject: str = "leaf",
+        lasts: dt.timedelta = dt.timedelta(hours=1),
+        extensions: Sequence[x509.ExtensionType] = (),
     ) -> tuple[bytes, bytes]:
         """A key and its certificate, PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._make(subject, key, list(names), ca=False, lasts=lasts)
+        certificate = self._make(subject, key, list(names), ca=False, lasts=lasts, extensions=extensions)
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -71,6 +76,7 @@ class Authority:
         *,
         ca: bool,
         lasts: dt.timedelta = dt.timedelta(hours=1),
+        extensions: Sequence[x509.ExtensionType] = (),
     ) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
         builder = (
@@ -85,4 +91,6 @@ class Authority:
         )
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=False)
         return builder.sign(self.key, hashes.SHA256())

@@ -14,10 +14,13 @@ REMOTE_TESTS := $(patsubst $(ROOT)/tests/native/%.c,%,$(wildcard $(ROOT)/tests/n
 REMOTE_PROGRAMS := $(REMOTE_TESTS) remote/driver
 plain :=
 
+# the plugin is a program of the system's Python, which the path of another one (pip's, while it builds) would break
 $(REMOTE_PROTO)/.made: $(ROOT)/protos/hsmsign/v1/signing.proto $(ROOT)/protos/hsmsign/v1/keys.proto $(REMOTE)/remote.mk
 	@mkdir -p $(@D)
 	@include=$$($(PYTHON) -c 'import pathlib, google.rpc.status_pb2 as m; print(pathlib.Path(m.__file__).parents[2])') && \
-	    $(PYTHON) -m grpc_tools.protoc -I$(ROOT)/protos -I$$include --plugin=protoc-gen-nanopb=$$(command -v protoc-gen-nanopb) \
+	    printf '#!/bin/sh\nexec env -u PYTHONPATH -u PYTHONHOME %s "$$@"\n' "$$(command -v protoc-gen-nanopb)" > $(@D)/plugin && \
+	    chmod +x $(@D)/plugin && \
+	    $(PYTHON) -m grpc_tools.protoc -I$(ROOT)/protos -I$$include --plugin=protoc-gen-nanopb=$(@D)/plugin \
 	    --nanopb_opt=-q --nanopb_out=$(REMOTE_PROTO) $(REMOTE_PROTOS:%=%.proto)
 	@touch $@
 $(REMOTE_GENERATED): $(REMOTE_PROTO)/.made ;

@@ -16,10 +16,10 @@ from hsmsign.audit.auditing import NoAudit
 from hsmsign.keyring import Keyring
 from hsmsign.keyring.approvals import Approvals
 from hsmsign.model.errors import ConfigurationError, UnauthenticatedError
+from hsmsign.model.revocation import NO_CRLS, read
 from hsmsign.policy import Policy
 from hsmsign.server.app import build
 from hsmsign.server.identity import Identifier
-from hsmsign.server.revocation import NO_CRLS, read
 from hsmsign.signing import Admission, Limits, SigningPipeline
 from hsmsign.signing.places import Places
 from hsmsign.store import Store

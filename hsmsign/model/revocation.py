@@ -28,6 +28,17 @@ class Crl:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """How whoever reads of a mistake knows the files."""
+
+    crls: str
+    authorities: str
+
+
+DAEMON = Place("server.tls.client_crl", "server.tls.client_ca")
+
+
+@dataclass(frozen=True, slots=True)
 class _Part:
     """What one CRL says."""
 
@@ -70,20 +81,34 @@ def read(pem: bytes, authorities: Sequence[x509.Certificate]) -> Crls:
     """CRLs in PEM, each signed by one of these CAs. Those of one name are put together, whatever their order and
     however many keys the CA has had. Raises ConfigurationError."""
     found: dict[bytes, list[_Part]] = {}
+    for crl, part in _checked(pem, authorities, DAEMON):
+        found.setdefault(crl.issuer.public_bytes(), []).append(part)
+    return Crls({issuer: _together(parts) for issuer, parts in found.items()})
+
+
+def load(pem: bytes, authorities: Sequence[x509.Certificate], place: Place) -> list[x509.CertificateRevocationList]:
+    """The same CRLs as they are, for who leaves to OpenSSL what they say. Raises ConfigurationError."""
+    return [crl for crl, _ in _checked(pem, authorities, place)]
+
+
+def _checked(
+    pem: bytes, authorities: Sequence[x509.Certificate], place: Place
+) -> list[tuple[x509.CertificateRevocationList, _Part]]:
+    found = []
     for block in _blocks(pem):
         try:
             crl = x509.load_pem_x509_crl(block)
-            key = _signer(crl, authorities)
-            found.setdefault(crl.issuer.public_bytes(), []).append(_plain(crl, key))
+            key = _signer(crl, authorities, place)
+            found.append((crl, _plain(crl, key, place)))
         except ValueError as error:
             raise ConfigurationError(
-                f"a CRL cannot be read: {error}", hint="server.tls.client_crl wants PEM, label X509 CRL"
+                f"a CRL cannot be read: {error}", hint=f"{place.crls} wants PEM, label X509 CRL"
             ) from error
     if not found:
         raise ConfigurationError(
-            "there is no CRL in the file", hint="server.tls.client_crl wants PEM, label X509 CRL, one of each client CA"
+            "there is no CRL in the file", hint=f"{place.crls} wants PEM, label X509 CRL, one of each client CA"
         )
-    return Crls({issuer: _together(parts) for issuer, parts in found.items()})
+    return found
 
 
 def _together(parts: Sequence[_Part]) -> Crl:
@@ -101,7 +126,7 @@ def _blocks(pem: bytes) -> list[bytes]:
     return [block + _END for block in pem.split(_END)[:-1]]
 
 
-def _signer(crl: x509.CertificateRevocationList, authorities: Sequence[x509.Certificate]) -> bytes:
+def _signer(crl: x509.CertificateRevocationList, authorities: Sequence[x509.Certificate], place: Place) -> bytes:
     """The key of the CA that signed it."""
     who = crl.issuer.rfc4514_string()
     critical = [extension.oid for extension in crl.extensions if extension.critical]
@@ -120,11 +145,11 @@ def _signer(crl: x509.CertificateRevocationList, authorities: Sequence[x509.Cert
         if signed:
             return authority.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     raise ConfigurationError(
-        f"the CRL of {who} is signed by none of the client CAs", hint="is its CA in server.tls.client_ca?"
+        f"the CRL of {who} is signed by none of the client CAs", hint=f"is its CA in {place.authorities}?"
     )
 
 
-def _plain(crl: x509.CertificateRevocationList, key: bytes) -> _Part:
+def _plain(crl: x509.CertificateRevocationList, key: bytes, place: Place) -> _Part:
     end = crl.next_update_utc
     if end is None:
         raise ConfigurationError(
@@ -137,7 +162,7 @@ def _plain(crl: x509.CertificateRevocationList, key: bytes) -> _Part:
         if critical - _KNOWN_OF_ENTRIES:
             raise ConfigurationError(
                 f"the CRL of {crl.issuer.rfc4514_string()} lists certificates of others (an indirect CRL)",
-                hint="server.tls.client_crl wants a CRL of each client CA itself",
+                hint=f"{place.crls} wants a CRL of each client CA itself",
             )
         serials.add(entry.serial_number)
     return _Part(key, frozenset(serials), crl.last_update_utc.timestamp(), end.timestamp())
