@@ -171,7 +171,7 @@ class Server:
     def workers(self) -> set[int]:
         """The process ids of its children."""
         assert self.process is not None
-        return {child.pid for child in psutil.Process(self.process.pid).children() if child.status() != "zombie"}
+        return {child.pid for child in psutil.Process(self.process.pid).children() if _lives(child)}
 
     def reload(self) -> None:
         """As `nginx -s reload`, and `systemctl reload haproxy`; ends when the workers from before have ended."""
@@ -182,6 +182,13 @@ class Server:
         else:
             self.process.send_signal(signal.SIGUSR2)
         eventually(lambda: not before & self.workers(), "workers from before went on")
+
+
+def _lives(child: psutil.Process) -> bool:
+    try:
+        return child.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 _NGINX = """\
