@@ -121,15 +121,25 @@ static bool has_private(const struct hsm_signing *signing)
     return false;
 }
 
+/* EVP_PKEY_sign is of digests. OpenSSL 3.4 and newer let it start with Ed25519, which has none. */
+static bool has_digests(const struct hsm_signing *signing)
+{
+    if (signing->key->kind != HSM_ED25519)
+        return true;
+    hsm_raise(signing->provider, HSM_R_ALGORITHM, "Ed25519 signs messages, not digests; say -rawin");
+    return false;
+}
+
 static int init_sign(void *context, void *keydata, const OSSL_PARAM params[])
 {
     struct hsm_signing *signing = context;
-    return start_raw(signing, keydata, params) && has_private(signing);
+    return start_raw(signing, keydata, params) && has_digests(signing) && has_private(signing);
 }
 
 static int init_verify(void *context, void *keydata, const OSSL_PARAM params[])
 {
-    return start_raw(context, keydata, params);
+    struct hsm_signing *signing = context;
+    return start_raw(signing, keydata, params) && has_digests(signing);
 }
 
 /* libssl asks here which digests a key signs by, and takes one that it does. The padding comes later. */
