@@ -49,3 +49,13 @@ $(BUILD)/$(1)/provider/soak_handshakes: $(ROOT)/tests/native/provider/soak_hands
 	$(CC) $(CFLAGS) $($(1)) -o $$@ $$< -lssl $(LIBS)
 endef
 $(foreach kind,plain asan,$(eval $(call provider_soak,$(kind))))
+
+# the same tests with another OpenSSL, where its headers and static libraries are: OPENSSL=/opt/openssl-4
+.PHONY: test-provider-with
+test-provider-with:
+	@mkdir -p $(BUILD)/with
+	@set -e; for test in $(PROVIDER_TESTS); do \
+	    $(CC) $(CFLAGS) -I$(OPENSSL)/include -o $(BUILD)/with/$$(basename $$test) $(ROOT)/tests/native/$$test.c \
+	        $(filter-out %/standalone.c,$(PROVIDER_SOURCES)) $(OPENSSL)/lib/libssl.a $(OPENSSL)/lib/libcrypto.a -ldl -lpthread; \
+	    echo "with $(OPENSSL): $$test"; $(BUILD)/with/$$(basename $$test) | tail -n 1; \
+	done

@@ -6,19 +6,25 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <stdbool.h>
+#include <stdio.h>
 
 /* Self-signed by `signer`, which may be on a device; the caller's, for X509_free. NULL: it was not signed. */
 static X509 *certify(OSSL_LIB_CTX *context, EVP_PKEY *signer, const EVP_MD *digest)
 {
+    static _Atomic long numbers = 1; /* each is its own issuer, and two of one name would be taken for each other */
+    char words[32];
+    const long number = numbers++;
+    (void)snprintf(words, sizeof words, "server %ld", number);
     X509 *certificate = X509_new_ex(context, NULL);
-    bool ok = certificate != NULL && X509_set_version(certificate, X509_VERSION_3) == 1 &&
-              ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1) == 1 &&
+    X509_NAME *name = X509_NAME_new();
+    bool ok = certificate != NULL && name != NULL && X509_set_version(certificate, X509_VERSION_3) == 1 &&
+              ASN1_INTEGER_set(X509_get_serialNumber(certificate), number) == 1 &&
               X509_gmtime_adj(X509_getm_notBefore(certificate), -60) != NULL &&
               X509_gmtime_adj(X509_getm_notAfter(certificate), 86400) != NULL &&
               X509_set_pubkey(certificate, signer) == 1 &&
-              X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate), "CN", MBSTRING_ASC,
-                                         (const unsigned char *)"localhost", -1, -1, 0) == 1 &&
-              X509_set_issuer_name(certificate, X509_get_subject_name(certificate)) == 1;
+              X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)words, -1, -1, 0) == 1 &&
+              X509_set_subject_name(certificate, name) == 1 && X509_set_issuer_name(certificate, name) == 1;
+    X509_NAME_free(name);
     X509_EXTENSION *constraints = X509V3_EXT_conf_nid(NULL, NULL, NID_basic_constraints, "CA:TRUE");
     ok = ok && constraints != NULL && X509_add_ext(certificate, constraints, -1) == 1 &&
          X509_sign(certificate, signer, digest) > 0;
