@@ -1,0 +1,280 @@
+"""Signatures that are wanted one by one, at the same time, travel together: who goes when, and with whom.
+
+Nothing here waits or sends: that is for `coalescing_threads` and `coalescing_tasks`. What is wanted of one
+kind (a key, a scheme, a kind of input, a format) stands in a lane of its own, so that a key on a slow device holds up no
+other. There is no timer: in an empty lane a call goes at once, and what comes meanwhile goes together.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from typing import NamedTuple
+
+from hsmsign.client import signatures
+from hsmsign.client.values import Signature, SignedBatch
+from hsmsign.model.algorithms import InputKind, Scheme, SignatureFormat
+from hsmsign.model.errors import BatchSizeError, CancelledError, HsmsignError, ResourceExhaustedError
+
+FLIGHTS = 2
+"""Batches of a lane that are under way at the same time: the daemon has the next while it answers one."""
+_ALONE_SECONDS = 60.0
+"""How long a key is taken for one that signs single inputs only, after the daemon said so."""
+_LANES = 256
+"""Lanes that are remembered while nothing is wanted of them."""
+
+
+class Kind(NamedTuple):
+    """What inputs of one batch have in common."""
+
+    name: str
+    scheme: Scheme | None
+    input: InputKind
+    format: SignatureFormat
+
+
+class Again(enum.Enum):
+    """What becomes of an item that travelled with others and was not signed for that."""
+
+    ALONE = enum.auto()
+    """Its caller sends it, by itself."""
+
+
+Outcome = Signature | HsmsignError | Again
+
+
+class Item:
+    """One signature that somebody waits for. `wake` is called once, when the outcome is there."""
+
+    __slots__ = ("context", "data", "deadline", "flight", "gone", "outcome", "wake")
+
+    def __init__(self, data: bytes, deadline: float, wake: Callable[[], object], context: Context | None) -> None:
+        """`deadline` is in seconds of the coalescer's clock; `context` is the one that a call is made in."""
+        self.data = data
+        self.deadline = deadline
+        self.wake = wake
+        self.context = context
+        self.outcome: Outcome | None = None
+        self.flight: Flight | None = None
+        self.gone = False
+        """Whether nobody waits for it any more."""
+
+
+class Lane:
+    """What is wanted of one kind: what waits, and how much of it is under way."""
+
+    __slots__ = ("alone_until", "flights", "in_air", "kind", "waiting")
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.waiting: deque[Item] = deque()
+        self.flights = 0
+        self.in_air = 0
+        self.alone_until = 0.0
+
+
+class Flight:
+    """Items that travel in one call."""
+
+    __slots__ = ("apart", "items", "lane", "left", "over", "size")
+
+    def __init__(self, lane: Lane, items: list[Item], size: int, *, apart: bool = False) -> None:
+        self.lane = lane
+        self.items = items
+        self.size = size
+        self.apart = apart
+        """Whether it counts for nothing in its lane."""
+        self.left = len(items)
+        """Callers that still wait for it."""
+        self.over = False
+
+    @property
+    def kind(self) -> Kind:
+        """What its inputs have in common."""
+        return self.lane.kind
+
+    @property
+    def inputs(self) -> list[bytes]:
+        """What is to be signed."""
+        return [item.data for item in self.items]
+
+    @property
+    def deadline(self) -> float:
+        """The longest of its callers'."""
+        return max([item.deadline for item in self.items])
+
+
+class Coalescer:
+    """Lanes by kind. It locks nothing: who uses it from several threads does that around each method."""
+
+    def __init__(
+        self,
+        *,
+        flights: int = FLIGHTS,
+        items: int = signatures.BATCH_ITEMS,
+        size: int = signatures.BATCH_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """At most `items` with `size` bytes go in one call, or one item, however large."""
+        self._flights = flights
+        self._items = items
+        self._size = size
+        self._clock = clock
+        self._lanes: dict[object, Lane] = {}
+        self._closed = False
+
+    def lane(self, kind: Kind, full: Callable[[str], str]) -> Lane:
+        """The lane of what a caller wants; `full` makes the whole of a key's name. Raises what `full` does."""
+        # members of enums are there once, and slow to hash
+        place = (kind.name, id(kind.scheme), id(kind.input), id(kind.format))
+        lane = self._lanes.get(place)
+        if lane is None:
+            lane = Lane(kind._replace(name=full(kind.name)))
+            if len(self._lanes) >= _LANES:
+                self._forget()
+            self._lanes[place] = lane
+        return lane
+
+    def arrive(self, lane: Lane, item: Item) -> Flight | None:
+        """An item that is wanted; the flight that goes now, with it or others. Raises CancelledError when closed."""
+        if self._closed:
+            raise closed()
+        if lane.alone_until:
+            if self._clock() < lane.alone_until:
+                return Flight(lane, [item], 0, apart=True)
+            lane.alone_until = 0.0
+        lane.waiting.append(item)
+        return self._depart(lane)
+
+    def landed(self, flight: Flight) -> list[Flight]:
+        """A flight is over; those that go now."""
+        lane = flight.lane
+        if not flight.apart:
+            lane.flights -= 1
+            lane.in_air -= len(flight.items)
+        departing = []
+        while (following := self._depart(lane)) is not None:
+            departing.append(following)
+        return departing
+
+    def back(self, flight: Flight) -> None:
+        """Its items wait again, before all others; `landed` is still to be called."""
+        flight.lane.waiting.extendleft(reversed(flight.items))
+        for item in flight.items:
+            item.flight = None
+
+    def left(self, item: Item) -> bool:
+        """Nobody waits for an item any more; whether that was the last of its flight."""
+        item.gone = True
+        if item.flight is None:
+            return False
+        item.flight.left -= 1
+        return item.flight.left == 0
+
+    def refused(self, flight: Flight, error: HsmsignError) -> list[Item] | None:
+        """Whether a batch that was refused as a whole goes again in parts: then they wait, but for those that are given
+        here, whose callers send them alone. None where it does not.
+
+        It does where being a batch was the reason. What is refused for a caller's limit, a right or a device would be
+        refused again, and is the error of each.
+        """
+        if len(flight.items) == 1:
+            return None
+        if isinstance(error, BatchSizeError):
+            items, size = error.metadata.get("max_items", ""), error.metadata.get("max_bytes", "")
+            if items.isdecimal():
+                self._items = max(1, min(int(items), len(flight.items) - 1))
+            elif size.isdecimal():
+                self._size = max(1, min(int(size), flight.size - 1))
+            else:  # others approve what this key signs, one input at a time
+                return self._alone_from_now(flight)
+        elif isinstance(error, ResourceExhaustedError) and "larger than max" in error.message:
+            self._size = max(1, flight.size // 2)
+        else:
+            return None
+        self.back(flight)
+        return []
+
+    def close(self) -> list[Item]:
+        """Nothing goes any more; what waited."""
+        self._closed = True
+        waiting = [item for lane in self._lanes.values() for item in lane.waiting]
+        for lane in self._lanes.values():
+            lane.waiting.clear()
+        return waiting
+
+    def _depart(self, lane: Lane) -> Flight | None:
+        """The next flight of a lane. All of them get the same share of what is there, so that none is much smaller than
+        the others: a flight that is in the air is waited for until the next is as full as that one."""
+        waiting = len(lane.waiting)
+        if not waiting or lane.flights >= self._flights:
+            return None
+        share = -(-(waiting + lane.in_air) // self._flights)
+        if lane.flights and waiting < share:
+            return None
+        flight = self._take(lane, min(share, self._items))
+        if flight is None:
+            return None
+        lane.flights += 1
+        lane.in_air += len(flight.items)
+        return flight
+
+    def _take(self, lane: Lane, count: int) -> Flight | None:
+        """The oldest items, as many as one call has room for, without those whose callers have gone."""
+        waiting, items, size = lane.waiting, list[Item](), 0
+        while waiting and len(items) < count:
+            item = waiting[0]
+            if not item.gone:
+                size += len(item.data)
+                if items and size > self._size:
+                    size -= len(item.data)
+                    break
+                items.append(item)
+            waiting.popleft()
+        if not items:
+            return None
+        flight = Flight(lane, items, size)
+        for item in items:
+            item.flight = flight
+        return flight
+
+    def _alone_from_now(self, flight: Flight) -> list[Item]:
+        lane = flight.lane
+        lane.alone_until = self._clock() + _ALONE_SECONDS
+        items = [*flight.items, *lane.waiting]
+        lane.waiting.clear()
+        for item in items:
+            item.outcome = Again.ALONE
+        return items
+
+    def _forget(self) -> None:
+        for place, lane in list(self._lanes.items()):
+            if not lane.flights and not lane.waiting:
+                del self._lanes[place]
+
+
+def outcomes(flight: Flight, answer: SignedBatch | HsmsignError) -> Sequence[Outcome]:
+    """What each item of a flight becomes. An error of the whole is each one's own: callers raise theirs."""
+    if isinstance(answer, HsmsignError):
+        return [answer, *(_alike(answer) for _ in flight.items[1:])]
+    version, scheme = answer.key_version, answer.scheme
+    if scheme is None:
+        error = signatures.unknown_scheme()
+        return [error, *(_alike(error) for _ in flight.items[1:])]
+    return [Signature(one, version, scheme) if isinstance(one, bytes) else one for one in answer]
+
+
+def closed() -> CancelledError:
+    """For who wants a signature from a client that is closed."""
+    return CancelledError("the client is closed, and signs nothing any more", hint="connect again")
+
+
+def _alike(error: HsmsignError) -> HsmsignError:
+    """Another one that says the same: an exception that several threads raise would collect all their traces."""
+    kind = error.__class__
+    other = kind.__new__(kind)
+    HsmsignError.__init__(other, error.message, hint=error.hint, metadata=error.metadata, retry_after=error.retry_after)
+    return other
