@@ -1,8 +1,8 @@
 """Signatures that are wanted one by one, at the same time, travel together: who goes when, and with whom.
 
-Nothing here waits or sends: that is for `coalescing_threads` and `coalescing_tasks`. What is wanted of one
-kind (a key, a scheme, a kind of input, a format) stands in a lane of its own, so that a key on a slow device holds up no
-other. There is no timer: in an empty lane a call goes at once, and what comes meanwhile goes together.
+Nothing here waits or sends: that is for `coalescing_threads` and `coalescing_tasks`. What is wanted of one kind (a key,
+a scheme, a kind of input, a format) stands in a lane of its own: a key on a slow device holds up no other. There is no
+timer: in an empty lane a call goes at once, and what comes meanwhile goes together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from hsmsign.model.algorithms import InputKind, Scheme, SignatureFormat
 from hsmsign.model.errors import BatchSizeError, CancelledError, HsmsignError, ResourceExhaustedError
 
 FLIGHTS = 2
-"""Batches of a lane that are under way at the same time: the daemon has the next while it answers one."""
+"""Batches of a lane that may be under way at the same time: the daemon has the next while it answers one."""
+WORTH = 64
+"""Items that a batch must have for another to be under way beside it: a call costs as much as some signatures do."""
 _ALONE_SECONDS = 60.0
 """How long a key is taken for one that signs single inputs only, after the daemon said so."""
 _LANES = 256
@@ -207,12 +209,15 @@ class Coalescer:
         return waiting
 
     def _depart(self, lane: Lane) -> Flight | None:
-        """The next flight of a lane. All of them get the same share of what is there, so that none is much smaller than
-        the others: a flight that is in the air is waited for until the next is as full as that one."""
+        """The next flight of a lane. It takes all that waits; where there is so much that several are worth it, each gets
+        the same share, and one that is in the air is waited for until the next has as much."""
         waiting = len(lane.waiting)
         if not waiting or lane.flights >= self._flights:
             return None
-        share = -(-(waiting + lane.in_air) // self._flights)
+        there = waiting + lane.in_air
+        share = -(-there // self._flights)
+        if share < WORTH:
+            share = there
         if lane.flights and waiting < share:
             return None
         flight = self._take(lane, min(share, self._items))
