@@ -11,8 +11,8 @@ import enum
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextvars import Context
-from typing import NamedTuple
+from contextvars import Context, copy_context
+from typing import Generic, NamedTuple, TypeVar
 
 from hsmsign.client import signatures
 from hsmsign.client.values import Signature, SignedBatch
@@ -46,51 +46,53 @@ class Again(enum.Enum):
 
 
 Outcome = Signature | HsmsignError | Again
+W = TypeVar("W")
 
 
-class Item:
-    """One signature that somebody waits for. `wake` is called once, when the outcome is there."""
+class Item(Generic[W]):
+    """One signature that somebody waits for."""
 
-    __slots__ = ("context", "data", "deadline", "flight", "gone", "outcome", "wake")
+    __slots__ = ("context", "data", "deadline", "flight", "gone", "outcome", "waiter")
 
-    def __init__(self, data: bytes, deadline: float, wake: Callable[[], object], context: Context | None) -> None:
-        """`deadline` is in seconds of the coalescer's clock; `context` is the one that a call is made in."""
+    def __init__(self, data: bytes, deadline: float, waiter: W) -> None:
+        """`deadline` is in seconds of the coalescer's clock; `waiter` is what wakes its caller."""
         self.data = data
         self.deadline = deadline
-        self.wake = wake
-        self.context = context
+        self.waiter = waiter
         self.outcome: Outcome | None = None
-        self.flight: Flight | None = None
+        self.flight: Flight[W] | None = None
+        self.context: Context | None = None
+        """That of its caller, where it may become the oldest of a flight: a call is made in it."""
         self.gone = False
         """Whether nobody waits for it any more."""
 
 
-class Lane:
+class Lane(Generic[W]):
     """What is wanted of one kind: what waits, and how much of it is under way."""
 
     __slots__ = ("alone_until", "flights", "in_air", "kind", "waiting")
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
-        self.waiting: deque[Item] = deque()
+        self.waiting: deque[Item[W]] = deque()
         self.flights = 0
         self.in_air = 0
         self.alone_until = 0.0
 
 
-class Flight:
+class Flight(Generic[W]):
     """Items that travel in one call."""
 
-    __slots__ = ("apart", "items", "lane", "left", "over", "size")
+    __slots__ = ("apart", "count", "items", "lane", "left", "over", "size")
 
-    def __init__(self, lane: Lane, items: list[Item], size: int, *, apart: bool = False) -> None:
+    def __init__(self, lane: Lane[W], items: list[Item[W]], size: int, *, apart: bool = False) -> None:
         self.lane = lane
         self.items = items
+        self.count = self.left = len(items)
+        """How many there are; and callers that still wait for it."""
         self.size = size
         self.apart = apart
         """Whether it counts for nothing in its lane."""
-        self.left = len(items)
-        """Callers that still wait for it."""
         self.over = False
 
     @property
@@ -108,8 +110,13 @@ class Flight:
         """The longest of its callers'."""
         return max([item.deadline for item in self.items])
 
+    def unload(self) -> list[Item[W]]:
+        """Its items, which leave it: who holds one no longer holds all."""
+        items, self.items = self.items, []
+        return items
 
-class Coalescer:
+
+class Coalescer(Generic[W]):
     """Lanes by kind. It locks nothing: who uses it from several threads does that around each method."""
 
     def __init__(
@@ -125,22 +132,23 @@ class Coalescer:
         self._items = items
         self._size = size
         self._clock = clock
-        self._lanes: dict[object, Lane] = {}
+        self._lanes: dict[object, Lane[W]] = {}
         self._closed = False
 
-    def lane(self, kind: Kind, full: Callable[[str], str]) -> Lane:
+    def lane(
+        self, name: str, scheme: Scheme | None, kind: InputKind, form: SignatureFormat, full: Callable[[str], str]
+    ) -> Lane[W]:
         """The lane of what a caller wants; `full` makes the whole of a key's name. Raises what `full` does."""
-        # members of enums are there once, and slow to hash
-        place = (kind.name, id(kind.scheme), id(kind.input), id(kind.format))
+        place = (name, id(scheme), id(kind), id(form))  # members of enums are there once, and slow to hash
         lane = self._lanes.get(place)
         if lane is None:
-            lane = Lane(kind._replace(name=full(kind.name)))
+            lane = Lane(Kind(full(name), scheme, kind, form))
             if len(self._lanes) >= _LANES:
                 self._forget()
             self._lanes[place] = lane
         return lane
 
-    def arrive(self, lane: Lane, item: Item) -> Flight | None:
+    def arrive(self, lane: Lane[W], item: Item[W]) -> Flight[W] | None:
         """An item that is wanted; the flight that goes now, with it or others. Raises CancelledError when closed."""
         if self._closed:
             raise closed()
@@ -148,27 +156,30 @@ class Coalescer:
             if self._clock() < lane.alone_until:
                 return Flight(lane, [item], 0, apart=True)
             lane.alone_until = 0.0
+        if not lane.waiting:
+            item.context = copy_context()
         lane.waiting.append(item)
         return self._depart(lane)
 
-    def landed(self, flight: Flight) -> list[Flight]:
+    def landed(self, flight: Flight[W]) -> list[Flight[W]]:
         """A flight is over; those that go now."""
         lane = flight.lane
         if not flight.apart:
             lane.flights -= 1
-            lane.in_air -= len(flight.items)
+            lane.in_air -= flight.count
         departing = []
         while (following := self._depart(lane)) is not None:
             departing.append(following)
         return departing
 
-    def back(self, flight: Flight) -> None:
+    def back(self, flight: Flight[W]) -> None:
         """Its items wait again, before all others; `landed` is still to be called."""
-        flight.lane.waiting.extendleft(reversed(flight.items))
-        for item in flight.items:
+        items = flight.unload()
+        for item in items:
             item.flight = None
+        flight.lane.waiting.extendleft(reversed(items))
 
-    def left(self, item: Item) -> bool:
+    def left(self, item: Item[W]) -> bool:
         """Nobody waits for an item any more; whether that was the last of its flight."""
         item.gone = True
         if item.flight is None:
@@ -176,19 +187,19 @@ class Coalescer:
         item.flight.left -= 1
         return item.flight.left == 0
 
-    def refused(self, flight: Flight, error: HsmsignError) -> list[Item] | None:
+    def refused(self, flight: Flight[W], error: HsmsignError) -> list[Item[W]] | None:
         """Whether a batch that was refused as a whole goes again in parts: then they wait, but for those that are given
         here, whose callers send them alone. None where it does not.
 
         It does where being a batch was the reason. What is refused for a caller's limit, a right or a device would be
         refused again, and is the error of each.
         """
-        if len(flight.items) == 1:
+        if flight.count == 1:
             return None
         if isinstance(error, BatchSizeError):
             items, size = error.metadata.get("max_items", ""), error.metadata.get("max_bytes", "")
             if items.isdecimal():
-                self._items = max(1, min(int(items), len(flight.items) - 1))
+                self._items = max(1, min(int(items), flight.count - 1))
             elif size.isdecimal():
                 self._size = max(1, min(int(size), flight.size - 1))
             else:  # others approve what this key signs, one input at a time
@@ -200,7 +211,7 @@ class Coalescer:
         self.back(flight)
         return []
 
-    def close(self) -> list[Item]:
+    def close(self) -> list[Item[W]]:
         """Nothing goes any more; what waited."""
         self._closed = True
         waiting = [item for lane in self._lanes.values() for item in lane.waiting]
@@ -208,9 +219,9 @@ class Coalescer:
             lane.waiting.clear()
         return waiting
 
-    def _depart(self, lane: Lane) -> Flight | None:
-        """The next flight of a lane. It takes all that waits; where there is so much that several are worth it, each gets
-        the same share, and one that is in the air is waited for until the next has as much."""
+    def _depart(self, lane: Lane[W]) -> Flight[W] | None:
+        """The next flight of a lane. It takes all that waits; where there is so much that several are worth it, each
+        gets the same share, and one that is in the air is waited for until the next has as much."""
         waiting = len(lane.waiting)
         if not waiting or lane.flights >= self._flights:
             return None
@@ -224,12 +235,12 @@ class Coalescer:
         if flight is None:
             return None
         lane.flights += 1
-        lane.in_air += len(flight.items)
+        lane.in_air += flight.count
         return flight
 
-    def _take(self, lane: Lane, count: int) -> Flight | None:
+    def _take(self, lane: Lane[W], count: int) -> Flight[W] | None:
         """The oldest items, as many as one call has room for, without those whose callers have gone."""
-        waiting, items, size = lane.waiting, list[Item](), 0
+        waiting, items, size = lane.waiting, list[Item[W]](), 0
         while waiting and len(items) < count:
             item = waiting[0]
             if not item.gone:
@@ -246,10 +257,10 @@ class Coalescer:
             item.flight = flight
         return flight
 
-    def _alone_from_now(self, flight: Flight) -> list[Item]:
+    def _alone_from_now(self, flight: Flight[W]) -> list[Item[W]]:
         lane = flight.lane
         lane.alone_until = self._clock() + _ALONE_SECONDS
-        items = [*flight.items, *lane.waiting]
+        items = [*flight.unload(), *lane.waiting]
         lane.waiting.clear()
         for item in items:
             item.outcome = Again.ALONE
@@ -261,20 +272,23 @@ class Coalescer:
                 del self._lanes[place]
 
 
-def outcomes(flight: Flight, answer: SignedBatch | HsmsignError) -> Sequence[Outcome]:
+def outcomes(count: int, answer: SignedBatch | HsmsignError) -> Sequence[Outcome]:
     """What each item of a flight becomes. An error of the whole is each one's own: callers raise theirs."""
-    if isinstance(answer, HsmsignError):
-        return [answer, *(_alike(answer) for _ in flight.items[1:])]
+    if isinstance(answer, HsmsignError) or answer.scheme is None:
+        error = answer if isinstance(answer, HsmsignError) else signatures.unknown_scheme()
+        return [error, *(_alike(error) for _ in range(count - 1))]
     version, scheme = answer.key_version, answer.scheme
-    if scheme is None:
-        error = signatures.unknown_scheme()
-        return [error, *(_alike(error) for _ in flight.items[1:])]
     return [Signature(one, version, scheme) if isinstance(one, bytes) else one for one in answer]
 
 
 def closed() -> CancelledError:
     """For who wants a signature from a client that is closed."""
     return CancelledError("the client is closed, and signs nothing any more", hint="connect again")
+
+
+def failed(error: BaseException) -> HsmsignError:
+    """For what nobody was ready for."""
+    return HsmsignError(f"a batch of signatures failed in the client: {error!r}", hint="report it as a bug")
 
 
 def _alike(error: HsmsignError) -> HsmsignError:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextvars import copy_context
+from collections.abc import Coroutine
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
-from hsmsign.client.coalescing import Again, Coalescer, Flight, Item, Kind, Lane, closed, outcomes
+from hsmsign.client.coalescing import Again, Coalescer, Flight, Item, Kind, closed, failed, outcomes
 from hsmsign.client.values import Signature, SignedBatch
+from hsmsign.model.algorithms import InputKind, Scheme, SignatureFormat
 from hsmsign.model.errors import DeadlineError, HsmsignError
+
+Future = asyncio.Future[None]
 
 
 class Transport(Protocol):
     """What carries signatures to a daemon. Times are in seconds."""
 
+    def full(self, name: str) -> str:
+        """A key's whole name. Raises ResourceNameError."""
+        ...
+
     async def one(self, kind: Kind, data: bytes, timeout: float) -> Signature:  # noqa: ASYNC109 - it goes to gRPC
         """Sign one input. Raises HsmsignError."""
         ...
 
-    async def many(self, kind: Kind, inputs: list[bytes], timeout: float) -> SignedBatch:  # noqa: ASYNC109 - as above
+    def many(self, kind: Kind, inputs: list[bytes], timeout: float) -> Coroutine[Any, Any, SignedBatch]:
         """Sign several. Raises HsmsignError."""
         ...
 
@@ -33,58 +39,68 @@ class Transport(Protocol):
 class Tasks:
     """Signs for many tasks at once."""
 
-    def __init__(self, transport: Transport, coalescer: Coalescer, full: Callable[[str], str]) -> None:
-        """`full` makes a key's whole name."""
+    def __init__(self, transport: Transport, coalescer: Coalescer[Future]) -> None:
         self._transport = transport
         self._coalescer = coalescer
-        self._full = full
-        self._outstanding: dict[Item, asyncio.Future[None]] = {}
-        self._flying: dict[Flight, asyncio.Task[None]] = {}
+        self._outstanding: set[Item[Future]] = set()
+        self._flying: dict[Flight[Future], asyncio.Task[SignedBatch]] = {}
         self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = 0.0
+        self._alarm_at = float("inf")
 
-    async def sign(self, kind: Kind, data: bytes, timeout: float) -> Signature:  # noqa: ASYNC109 - it goes to gRPC
+    async def sign(
+        self,
+        name: str,
+        scheme: Scheme | None,
+        kind: InputKind,
+        form: SignatureFormat,
+        data: bytes,
+        timeout: float,  # noqa: ASYNC109 - it goes to gRPC
+    ) -> Signature:
         """Sign one input, alone or with others. Raises HsmsignError, DeadlineError among them."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        item = Item(data, time.monotonic() + timeout, partial(_wake, future), copy_context())
-        lane = self._coalescer.lane(kind, self._full)
+        item = Item(data, time.monotonic() + timeout, asyncio.get_running_loop().create_future())
+        lane = self._coalescer.lane(name, scheme, kind, form, self._transport.full)
         flight = self._coalescer.arrive(lane, item)
         if flight is not None:
-            if flight.items[0] is item and len(flight.items) == 1:
-                try:
-                    return await self._transport.one(lane.kind, data, timeout)
-                finally:
-                    self._land(flight)
+            if flight.count == 1 and flight.items[0] is item:
+                return await self._alone(flight, data, timeout)
             self._launch(flight)
-        return await self._wait(item, lane, future)
+        self._outstanding.add(item)
+        if item.deadline < self._alarm_at:
+            self._set_alarm(item.deadline)
+        try:
+            await item.waiter
+        finally:
+            self._outstanding.discard(item)
+            if item.outcome is None:
+                self._left(item)
+        outcome = item.outcome
+        if isinstance(outcome, Signature):
+            return outcome
+        if outcome is None:
+            raise self._transport.late()
+        if isinstance(outcome, Again):
+            return await self._transport.one(lane.kind, data, item.deadline - time.monotonic())
+        raise outcome
 
     def close(self) -> None:
         """Whoever waits for a flight gets an error now; what is in the air ends by itself."""
         for item in self._coalescer.close():
             item.outcome = closed()
-            item.wake()
+            _wake(item)
         if self._alarm is not None:
             self._alarm.cancel()
 
-    async def _wait(self, item: Item, lane: Lane, future: asyncio.Future[None]) -> Signature:
-        self._outstanding[item] = future
-        if self._alarm is None or item.deadline < self._alarm_at:
-            self._set_alarm(item.deadline)
+    async def _alone(self, flight: Flight[Future], data: bytes, timeout: float) -> Signature:  # noqa: ASYNC109
+        """What a call of one's own costs: no other task."""
         try:
-            await future
+            return await self._transport.one(flight.kind, data, timeout)
         finally:
-            del self._outstanding[item]
-            if item.outcome is None and self._coalescer.left(item) and item.flight in self._flying:
-                self._flying[item.flight].cancel()
-        outcome = item.outcome
-        if outcome is None:
-            raise self._transport.late()
-        if isinstance(outcome, Again):
-            return await self._transport.one(lane.kind, item.data, item.deadline - time.monotonic())
-        if isinstance(outcome, HsmsignError):
-            raise outcome
-        return outcome
+            self._land(flight)
+
+    def _left(self, item: Item[Future]) -> None:
+        """Who waited for it has gone; so goes a flight that nobody waits for."""
+        if self._coalescer.left(item) and item.flight in self._flying:
+            self._flying[item.flight].cancel()
 
     def _set_alarm(self, deadline: float) -> None:
         """Look at deadlines then. One timer for all: most callers give the same time, and few ever need it."""
@@ -94,47 +110,52 @@ class Tasks:
         self._alarm = asyncio.get_running_loop().call_later(max(0.0, deadline - time.monotonic()), self._expire)
 
     def _expire(self) -> None:
-        self._alarm = None
+        self._alarm, self._alarm_at = None, float("inf")
         now = time.monotonic()
         later = []
-        for item, future in self._outstanding.items():
+        for item in self._outstanding:
             if item.deadline > now:
                 later.append(item.deadline)
             else:
-                _wake(future)
+                _wake(item)
         if later:
             self._set_alarm(min(later))
 
-    def _launch(self, flight: Flight) -> None:
-        context = flight.items[0].context
-        task = asyncio.get_running_loop().create_task(self._fly(flight), context=context)
+    def _launch(self, flight: Flight[Future]) -> None:
+        timeout = flight.deadline - time.monotonic()
+        work = self._transport.many(flight.kind, flight.inputs, timeout)
+        task = asyncio.get_running_loop().create_task(work, context=flight.items[0].context)
         self._flying[flight] = task
+        task.add_done_callback(partial(self._answered, flight))
 
-    async def _fly(self, flight: Flight) -> None:
-        answer: SignedBatch | HsmsignError
-        try:
-            answer = await self._transport.many(flight.kind, flight.inputs, flight.deadline - time.monotonic())
-        except HsmsignError as error:
-            answer = error
-        except asyncio.CancelledError:  # nobody waits for it, or the loop ends
-            answer = closed()
+    def _answered(self, flight: Flight[Future], task: asyncio.Task[SignedBatch]) -> None:
         del self._flying[flight]
+        answer = _answer(task)
         alone = self._coalescer.refused(flight, answer) if isinstance(answer, HsmsignError) else None
         if alone is None:
-            for item, outcome in zip(flight.items, outcomes(flight, answer), strict=True):
+            for item, outcome in zip(flight.unload(), outcomes(flight.count, answer), strict=True):
                 item.outcome = outcome
-                item.wake()
+                _wake(item)
         else:
             for item in alone:
-                item.wake()
+                _wake(item)
         # after those who were woken, so that what they want next goes in one batch
         asyncio.get_running_loop().call_soon(self._land, flight)
 
-    def _land(self, flight: Flight) -> None:
+    def _land(self, flight: Flight[Future]) -> None:
         for following in self._coalescer.landed(flight):
             self._launch(following)
 
 
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def _wake(item: Item[Future]) -> None:
+    if not item.waiter.done():
+        item.waiter.set_result(None)
+
+
+def _answer(task: asyncio.Task[SignedBatch]) -> SignedBatch | HsmsignError:
+    if task.cancelled():  # nobody waits for it, or the loop ends
+        return closed()
+    error = task.exception()
+    if error is None:
+        return task.result()
+    return error if isinstance(error, HsmsignError) else failed(error)

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from hsmsign.client import failures, messages, signatures, stream
-from hsmsign.client.coalescing import Coalescer, Kind, closed
+from hsmsign.client.coalescing import Coalescer, Kind, closed, failed
 from hsmsign.client.coalescing_threads import Answer, Threads
 from hsmsign.client.configuration import Endpoint
 from hsmsign.client.connection import Connection
@@ -52,7 +52,7 @@ class Signing(Connection):
         and its own error all the same.
         """
         kind, data = signatures.what(message, digest)
-        return self._threads().sign(Kind(name, scheme, kind, format), data, self._timeout(deadline))
+        return self._threads().sign(name, scheme, kind, format, data, self._timeout(deadline))
 
     def verify(
         self,
@@ -162,7 +162,7 @@ class Signing(Connection):
         )
 
     def _coalesce(self) -> tuple[int, Threads]:
-        return os.getpid(), Threads(_Wire(self), Coalescer(), messages.key_name)
+        return os.getpid(), Threads(_Wire(self), Coalescer())
 
     def _threads(self) -> Threads:
         """What makes batches. A child has its own: the flights that its parent waits for land there only."""
@@ -176,6 +176,9 @@ class _Wire:
 
     def __init__(self, client: Signing) -> None:
         self._client = client
+
+    def full(self, name: str) -> str:
+        return messages.key_name(name)
 
     def one(self, kind: Kind, data: bytes, timeout: float) -> Signature:
         return self._client._call(signatures.sign_one(*kind, data), timeout)
@@ -202,7 +205,8 @@ class _Wire:
         except grpc.FutureCancelledError:
             return closed()
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-            return HsmsignError(f"a batch of signatures failed in the client: {error!r}", hint="report it as a bug")
-        return (
-            SignedBatch([answer.value], answer.key_version, answer.scheme) if isinstance(answer, Signature) else answer
-        )
+            return failed(error)
+        if isinstance(answer, Signature):
+            return SignedBatch([answer.value], answer.key_version, answer.scheme)
+        batch: SignedBatch = answer
+        return batch

@@ -25,7 +25,7 @@ class AsyncSigning(AsyncConnection):
 
     def __init__(self, endpoint: Endpoint, *, deadline: float = 30.0) -> None:
         super().__init__(endpoint, deadline=deadline)
-        self._tasks = Tasks(_Wire(self), Coalescer(), messages.key_name)
+        self._tasks = Tasks(_Wire(self), Coalescer())
 
     async def close(self) -> None:
         """Let go of the connection; calls under way end with an error."""
@@ -46,7 +46,7 @@ class AsyncSigning(AsyncConnection):
         `Client.sign`."""
         kind, data = signatures.what(message, digest)
         timeout = self.deadline if deadline is None else deadline
-        return await self._tasks.sign(Kind(name, scheme, kind, format), data, timeout)
+        return await self._tasks.sign(name, scheme, kind, format, data, timeout)
 
     async def verify(
         self,
@@ -148,6 +148,9 @@ class _Wire:
 
     def __init__(self, client: AsyncSigning) -> None:
         self._client = client
+
+    def full(self, name: str) -> str:
+        return messages.key_name(name)
 
     async def one(self, kind: Kind, data: bytes, timeout: float) -> Signature:  # noqa: ASYNC109 - it goes to gRPC
         return await self._client._call(signatures.sign_one(*kind, data), timeout)
