@@ -181,7 +181,11 @@ class _Wire:
         return messages.key_name(name)
 
     def one(self, kind: Kind, data: bytes, timeout: float) -> Signature:
-        return self._client._call(signatures.sign_one(*kind, data), timeout)
+        call = signatures.sign_one(*kind, data)
+        try:
+            return self._client._call(call, timeout)
+        except ValueError as error:  # what gRPC says of a channel that is closed
+            raise closed() from error
 
     def many(self, kind: Kind, inputs: list[bytes], timeout: float, done: Callable[[Answer], None]) -> None:
         if len(inputs) == 1:
@@ -190,7 +194,7 @@ class _Wire:
             call = signatures.sign_batch(signatures.group(kind.name, inputs, kind.input, kind.scheme, kind.format))
         try:
             future, call = self._client._begin(call, timeout)
-        except ValueError as error:  # what gRPC says of a channel that is closed
+        except ValueError as error:  # as above
             raise closed() from error
         future.add_done_callback(lambda _: done(self._read(future, call)))
 

@@ -108,7 +108,14 @@ def test_a_batch_has_no_more_items_and_bytes_than_a_call_takes_and_a_large_one_g
         flight = following.pop()
         found.append(flight.inputs)
         following += coalescer.landed(flight)
-    assert found == [many(10), many(10, 10), [*many(5, 20), bytes(400), bytes(400)], [bytes(400)], [bytes(5000)], [b"1"]]
+    assert found == [
+        many(10),
+        many(10, 10),
+        [*many(5, 20), bytes(400), bytes(400)],
+        [bytes(400)],
+        [bytes(5000)],
+        [b"1"],
+    ]
 
 
 @pytest.mark.parametrize(
