@@ -21,8 +21,11 @@ from hsmsign.model.errors import BatchSizeError, CancelledError, HsmsignError, R
 
 FLIGHTS = 2
 """Batches of a lane that may be under way at the same time: the daemon has the next while it answers one."""
-WORTH = 64
-"""Items that a batch must have for another to be under way beside it: a call costs as much as some signatures do."""
+WORTH = 0.005
+"""Seconds that a batch must take its device for another to be under way beside it: a call costs a millisecond of
+processor, over all."""
+_CALL = 0.001
+"""Seconds of a call that are not the device's, about."""
 _ALONE_SECONDS = 60.0
 """How long a key is taken for one that signs single inputs only, after the daemon said so."""
 _LANES = 256
@@ -55,7 +58,7 @@ class Item(Generic[W]):
     __slots__ = ("context", "data", "deadline", "flight", "gone", "outcome", "waiter")
 
     def __init__(self, data: bytes, deadline: float, waiter: W) -> None:
-        """`deadline` is in seconds of the coalescer's clock; `waiter` is what wakes its caller."""
+        """`deadline` is in seconds of `time.monotonic()`; `waiter` is what wakes its caller."""
         self.data = data
         self.deadline = deadline
         self.waiter = waiter
@@ -70,20 +73,30 @@ class Item(Generic[W]):
 class Lane(Generic[W]):
     """What is wanted of one kind: what waits, and how much of it is under way."""
 
-    __slots__ = ("alone_until", "flights", "in_air", "kind", "waiting")
+    __slots__ = ("alone_until", "flights", "in_air", "kind", "landing", "pace", "waiting")
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.waiting: deque[Item[W]] = deque()
         self.flights = 0
         self.in_air = 0
+        self.landing = 0
+        """Flights that are answered, and not over yet."""
+        self.pace = 0.0
+        """Seconds that its device takes for one, as far as is known."""
         self.alone_until = 0.0
+
+    def learn(self, flight: Flight[W], now: float) -> None:
+        """How quick the device is. Flights that are in the air together share it. Whatever else was in the way only
+        made it look slower: so a quick flight is believed at once, and slow ones when there are several."""
+        took = max(0.0, now - flight.began - _CALL) / self.flights / flight.count
+        self.pace = took if took < self.pace else self.pace + (took - self.pace) / 16
 
 
 class Flight(Generic[W]):
     """Items that travel in one call."""
 
-    __slots__ = ("apart", "count", "items", "lane", "left", "over", "size")
+    __slots__ = ("apart", "began", "count", "items", "lane", "left", "over", "size")
 
     def __init__(self, lane: Lane[W], items: list[Item[W]], size: int, *, apart: bool = False) -> None:
         self.lane = lane
@@ -91,9 +104,11 @@ class Flight(Generic[W]):
         self.count = self.left = len(items)
         """How many there are; and callers that still wait for it."""
         self.size = size
+        self.began = 0.0
         self.apart = apart
         """Whether it counts for nothing in its lane."""
         self.over = False
+        """Whether it has its answer."""
 
     @property
     def kind(self) -> Kind:
@@ -161,12 +176,26 @@ class Coalescer(Generic[W]):
         lane.waiting.append(item)
         return self._depart(lane)
 
-    def landed(self, flight: Flight[W]) -> list[Flight[W]]:
-        """A flight is over; those that go now."""
+    def answered(self, flight: Flight[W]) -> bool:
+        """A flight has its answer; whether that is news. Nothing goes in its lane until `landed`: those who get their
+        signatures now may want more."""
+        if flight.over:
+            return False
+        flight.over = True
         lane = flight.lane
         if not flight.apart:
-            lane.flights -= 1
+            lane.learn(flight, self._clock())
             lane.in_air -= flight.count
+            lane.landing += 1
+        return True
+
+    def landed(self, flight: Flight[W]) -> list[Flight[W]]:
+        """A flight is over; those that go now."""
+        self.answered(flight)
+        lane = flight.lane
+        if not flight.apart:
+            lane.landing -= 1
+            lane.flights -= 1
         departing = []
         while (following := self._depart(lane)) is not None:
             departing.append(following)
@@ -220,20 +249,21 @@ class Coalescer(Generic[W]):
         return waiting
 
     def _depart(self, lane: Lane[W]) -> Flight[W] | None:
-        """The next flight of a lane. It takes all that waits; where there is so much that several are worth it, each
-        gets the same share, and one that is in the air is waited for until the next has as much."""
+        """The next flight of a lane. It takes all that waits. Where there is so much for the device to do that several
+        are worth it, each gets the same share, and one in the air is waited for until the next has as much."""
         waiting = len(lane.waiting)
-        if not waiting or lane.flights >= self._flights:
+        if not waiting or lane.landing or lane.flights >= self._flights:
             return None
         there = waiting + lane.in_air
         share = -(-there // self._flights)
-        if share < WORTH:
+        if share * lane.pace < WORTH:
             share = there
         if lane.flights and waiting < share:
             return None
         flight = self._take(lane, min(share, self._items))
         if flight is None:
             return None
+        flight.began = self._clock()
         lane.flights += 1
         lane.in_air += flight.count
         return flight

@@ -130,6 +130,7 @@ class Tasks:
 
     def _answered(self, flight: Flight[Future], task: asyncio.Task[SignedBatch]) -> None:
         del self._flying[flight]
+        self._coalescer.answered(flight)
         answer = _answer(task)
         alone = self._coalescer.refused(flight, answer) if isinstance(answer, HsmsignError) else None
         if alone is None:

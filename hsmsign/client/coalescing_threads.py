@@ -107,19 +107,27 @@ class Threads:
             done(failed(error))
         except BaseException:
             with self._mutex:
-                over, flight.over = flight.over, True
-                if not over:
+                unheard = self._coalescer.answered(flight)
+                if unheard:
                     self._coalescer.back(flight)
-            if not over:
+            if unheard:
                 self._land(flight)
             raise
 
     def _answered(self, flight: Flight[threading.Lock], answer: Answer) -> None:
         with self._mutex:
-            if flight.over:
+            if not self._coalescer.answered(flight):
                 return
-            flight.over = True
             alone = self._coalescer.refused(flight, answer) if isinstance(answer, HsmsignError) else None
+        try:
+            self._deliver(flight, answer, alone)
+            time.sleep(0)  # those who were woken run now, so that what they want next goes in one batch
+        finally:
+            self._land(flight)
+
+    def _deliver(
+        self, flight: Flight[threading.Lock], answer: Answer, alone: list[Item[threading.Lock]] | None
+    ) -> None:
         if alone is None:
             for item, outcome in zip(flight.unload(), outcomes(flight.count, answer), strict=True):
                 item.outcome = outcome
@@ -127,8 +135,6 @@ class Threads:
         else:
             for item in alone:
                 item.waiter.release()
-        time.sleep(0)  # those who were woken run now, so that what they want next goes in one batch
-        self._land(flight)
 
     def _land(self, flight: Flight[threading.Lock]) -> None:
         with self._mutex:

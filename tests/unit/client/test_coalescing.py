@@ -35,7 +35,7 @@ def many(count: int, first: int = 0) -> list[bytes]:
 
 
 def test_the_first_goes_at_once_and_what_comes_meanwhile_goes_together_in_its_order():
-    coalescer = Coalescing()
+    coalescer = Coalescing(clock=lambda: 0.0)
     (first,) = want(coalescer, *many(20))
     assert first.inputs == [b"0"]
     assert first.kind.name == "keys/a"
@@ -45,23 +45,25 @@ def test_the_first_goes_at_once_and_what_comes_meanwhile_goes_together_in_its_or
     assert [flight.inputs for flight in want(coalescer, b"next")] == [[b"next"]]
 
 
-def test_a_second_is_under_way_only_where_both_have_much():
-    coalescer = Coalescing()
-    (first,) = want(coalescer, *many(2 * WORTH - 2))
-    (second,) = want(coalescer, b"that makes enough")
-    assert (first.count, second.count) == (1, WORTH)
-    want(coalescer, *many(2 * WORTH))
+def test_a_second_is_under_way_only_where_the_device_is_slow_and_both_give_it_as_much_to_do():
+    now = [0.0]
+    coalescer = Coalescing(clock=lambda: now[0])
+    air = want(coalescer, *many(10))
+    seen: list[list[int]] = []
+    for seconds in (WORTH / 100, WORTH, WORTH / 100):
+        for _ in range(40):  # ten callers, each of which signs again when it has its signature
+            flight = air.pop(0)
+            now[0] += flight.count * seconds
+            assert coalescer.answered(flight)
+            assert want(coalescer, *many(flight.count)) == []  # not before all have asked who will
+            air += coalescer.landed(flight)
+        seen.append(sorted(one.count for one in air))
+    assert seen == [[10], [5, 5], [10]]
     assert FLIGHTS == 2
-    (third,) = coalescer.landed(first)
-    assert third.count == (WORTH - 2 + 2 * WORTH + WORTH) // 2 + WORTH % 2  # half of what is there
-    assert want(coalescer, b"x") == []  # no third beside them
-    assert coalescer.landed(second) == []  # what is in the air is larger: it is waited for
-    (rest,) = coalescer.landed(third)
-    assert first.count + second.count + third.count + rest.count == 4 * WORTH
 
 
 def test_keys_and_kinds_of_input_do_not_wait_for_each_other():
-    coalescer = Coalescing()
+    coalescer = Coalescing(clock=lambda: 0.0)
     (slow,) = want(coalescer, *many(50))
     (other,) = want(coalescer, *many(3), name="b")
     assert (slow.kind.name, other.kind.name) == ("keys/a", "keys/b")
@@ -73,7 +75,7 @@ def test_keys_and_kinds_of_input_do_not_wait_for_each_other():
 
 
 def test_the_deadline_of_a_flight_is_the_longest_of_its_callers():
-    coalescer = Coalescing()
+    coalescer = Coalescing(clock=lambda: 0.0)
     (first,) = want(coalescer, b"0")
     for deadline in (5.0, 20.0, 10.0):
         coalescer.arrive(lane(coalescer), Item(b"x", deadline, None))
@@ -82,7 +84,7 @@ def test_the_deadline_of_a_flight_is_the_longest_of_its_callers():
 
 
 def test_who_has_gone_is_not_sent_and_the_last_to_go_ends_the_flight():
-    coalescer = Coalescing()
+    coalescer = Coalescing(clock=lambda: 0.0)
     (first,) = want(coalescer, b"0")
     items = [Item(data, 10.0, None) for data in many(4)]
     for item in items:
@@ -99,7 +101,7 @@ def test_who_has_gone_is_not_sent_and_the_last_to_go_ends_the_flight():
 
 
 def test_a_batch_has_no_more_items_and_bytes_than_a_call_takes_and_a_large_one_goes_alone():
-    coalescer = Coalescing(items=10, size=1000)
+    coalescer = Coalescing(items=10, size=1000, clock=lambda: 0.0)
     (first,) = want(coalescer, b"0")
     want(coalescer, *many(25), *[bytes(400)] * 3, bytes(5000), b"1")
     found = []
@@ -128,7 +130,7 @@ def test_a_batch_has_no_more_items_and_bytes_than_a_call_takes_and_a_large_one_g
     ],
 )
 def test_a_batch_that_was_too_large_goes_in_smaller_ones_and_so_do_the_next(error, sizes):
-    coalescer = Coalescing()
+    coalescer = Coalescing(clock=lambda: 0.0)
     (first,) = want(coalescer, *[bytes(10)] * 50)
     (refused,) = coalescer.landed(first)
     assert coalescer.refused(refused, error) == []
@@ -145,7 +147,7 @@ def test_a_batch_that_was_too_large_goes_in_smaller_ones_and_so_do_the_next(erro
     "error", [CallerLimitError("x"), PermissionDeniedError("x"), ResourceExhaustedError("x"), HsmsignError("x")]
 )
 def test_what_would_be_refused_again_is_not_sent_again(error):
-    coalescer = Coalescing()
+    coalescer = Coalescing(clock=lambda: 0.0)
     (first,) = want(coalescer, *many(10))
     (refused,) = coalescer.landed(first)
     assert coalescer.refused(refused, error) is None
@@ -153,7 +155,7 @@ def test_what_would_be_refused_again_is_not_sent_again(error):
 
 
 def test_what_is_one_by_itself_was_not_refused_for_being_a_batch():
-    coalescer = Coalescing()
+    coalescer = Coalescing(clock=lambda: 0.0)
     (first,) = want(coalescer, b"0")
     assert coalescer.refused(first, BatchSizeError("x")) is None
 
@@ -187,7 +189,7 @@ def test_every_item_has_its_own_error_also_where_all_failed_for_the_same_reason(
 
 
 def test_a_closed_one_takes_nothing_and_gives_back_what_waits():
-    coalescer = Coalescing()
+    coalescer = Coalescing(clock=lambda: 0.0)
     (first,) = want(coalescer, *many(3))
     assert [item.data for item in coalescer.close()] == many(2, 1)
     assert coalescer.landed(first) == []
@@ -196,7 +198,7 @@ def test_a_closed_one_takes_nothing_and_gives_back_what_waits():
 
 
 def test_kinds_that_nobody_wants_any_more_are_forgotten():
-    coalescer = Coalescing()
+    coalescer = Coalescing(clock=lambda: 0.0)
     (held,) = want(coalescer, b"x", name="held")
     for number in range(2000):
         (flight,) = want(coalescer, b"x", name=f"k{number}")

@@ -88,7 +88,7 @@ class Scene:
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(100))
 
     def __post_init__(self) -> None:
-        self.coalescer: Coalescer[threading.Lock] = Coalescer()
+        self.coalescer: Coalescer[threading.Lock] = Coalescer(clock=lambda: 0.0)
         self.threads = Threads(self.desk, self.coalescer)
 
     def sign(self, data: bytes, timeout: float = PATIENCE, name: str = "a") -> bytes:
@@ -164,7 +164,7 @@ def test_a_caller_whose_deadline_passes_hears_so_and_the_others_get_their_signat
     call.answer()
     batch = scene.desk.next()
     assert batch.inputs == [b"stays"]  # who gave up is not signed for
-    late = scene.begin(b"in the air", 0.3)
+    late = scene.begin(b"in the air", 2.0)
     eventually(lambda: scene.waiting() == 1)
     longer = scene.begin(b"longer", 30.0)
     eventually(lambda: scene.waiting() == 2)
