@@ -251,3 +251,22 @@ def test_closing_ends_what_waits_and_what_comes_later_with_a_clear_error(home: D
     assert {type(error) for error in errors} == {CancelledError}
     with pytest.raises(CancelledError, match="closed"):
         client.sign("web", digest=digest(0))
+
+
+async def test_closing_an_asyncio_client_ends_all_that_wait(home: Daemon) -> None:
+    with home.client() as settings:
+        endpoint = settings.endpoint
+    client = aio.connect(endpoint.target, tls=endpoint.tls)
+
+    async def run() -> None:
+        while True:
+            await client.sign("web", digest=digest(0))
+
+    running = [asyncio.create_task(run()) for _ in range(THREADS)]
+    for _ in range(3):
+        await client.sign("web", digest=digest(1))
+    await client.close()
+    found = await asyncio.wait_for(asyncio.gather(*running, return_exceptions=True), PATIENCE)
+    assert {type(one) for one in found} <= {CancelledError, asyncio.CancelledError}
+    with pytest.raises(CancelledError, match="closed"):
+        await client.sign("web", digest=digest(0))
