@@ -74,6 +74,31 @@ def batches(client: Client, size: int, seconds: float, threads: int = 4) -> Figu
     return Figures(sum(counts) * size / (time.perf_counter() - began), tuple(latencies))
 
 
+def threads(scene: Scene, concurrency: int, seconds: float) -> Figures:
+    """Sign calls over mutual TLS, by so many threads that share one client."""
+    digest = hashlib.sha256(b"one").digest()
+    latencies: list[float] = []
+    with scene.tcp() as client:
+        client.sign(KEY, digest=digest)
+        end = time.perf_counter() + seconds
+
+        def run() -> None:
+            mine = []
+            while (began := time.perf_counter()) < end:
+                client.sign(KEY, digest=digest)
+                mine.append(time.perf_counter() - began)
+            latencies.extend(mine)
+
+        workers = [threading.Thread(target=run) for _ in range(concurrency)]
+        began = time.perf_counter()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        took = time.perf_counter() - began
+    return Figures(len(latencies) / took, tuple(latencies))
+
+
 def singles(scene: Scene, concurrency: int, seconds: float) -> Figures:
     """Sign calls over mutual TLS, so many at once from one asyncio client."""
     digest = hashlib.sha256(b"one").digest()

@@ -76,8 +76,10 @@ def on_softhsm(scene: Scene, seconds: float, out: Report) -> None:
         with connect() as client:
             for size in (1, 16, 256, 4096):
                 add(f"SignBatch of {size}, {where}", lambda c=client, n=size: loads.batches(c, n, seconds))  # type: ignore[misc]
-    for concurrency in (1, 64):
-        add(f"Sign, {concurrency} at once, mTLS", lambda n=concurrency: loads.singles(scene, n, seconds))  # type: ignore[misc]
+    add("Sign, 1 at once, mTLS", lambda: loads.singles(scene, 1, seconds))
+    for concurrency in (4, 16, 64, 256):
+        add(f"sign(), {concurrency} tasks, asyncio, mTLS", lambda n=concurrency: loads.singles(scene, n, seconds))  # type: ignore[misc]
+        add(f"sign(), {concurrency} threads, mTLS", lambda n=concurrency: loads.threads(scene, n, seconds))  # type: ignore[misc]
 
 
 def main() -> None:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TypeVar
 
-import grpc
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import load_der_public_key
-from google.protobuf.message import Message
 
-from hsmsign.client import configuration, messages, own_key, signatures, stream
+from hsmsign.client import configuration, messages
 from hsmsign.client.authorities import AsyncAuthorities
-from hsmsign.client.channel import open_aio_channel
-from hsmsign.client.client import Progress
 from hsmsign.client.configuration import Endpoint, TlsFiles
-from hsmsign.client.failures import from_call
-from hsmsign.client.messages import Call
+from hsmsign.client.signing_async import AsyncSigning
 from hsmsign.client.values import (
     AdoptedObject,
     ApprovalInfo,
@@ -28,18 +21,14 @@ from hsmsign.client.values import (
     KeyInfo,
     LogCheckpoint,
     PublicKeyInfo,
-    Signature,
-    SignedBatch,
-    Verdict,
     VersionInfo,
     VersionState,
 )
-from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
+from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.attestation import Challenge
 from hsmsign.model.dual_control import DualControl
-from hsmsign.model.errors import HsmsignError
 from hsmsign.model.purpose import Purpose, PurposeKind
-from hsmsign.v1 import audit_pb2, signing_pb2
+from hsmsign.v1 import audit_pb2
 
 T = TypeVar("T")
 
@@ -55,7 +44,7 @@ def connect(
     return AsyncClient(configuration.resolve(target, tls, client_file), deadline=deadline)
 
 
-class AsyncClient:
+class AsyncClient(AsyncSigning):
     """A connection to a daemon for one event loop. The methods are those of `hsmsign.client.Client`.
 
     There is no `key()`: what `cryptography` calls a private key signs while it blocks. Use a blocking
@@ -63,30 +52,9 @@ class AsyncClient:
     """
 
     def __init__(self, endpoint: Endpoint, *, deadline: float = 30.0) -> None:
-        self.endpoint = endpoint
-        self.deadline = deadline
-        self._own_key = own_key.find(endpoint.tls.key if endpoint.tls else None)
-        try:
-            self._channel = open_aio_channel(endpoint, self._own_key)
-        except BaseException:
-            self._let_go()
-            raise
-        self._methods: dict[str, Any] = {}
+        super().__init__(endpoint, deadline=deadline)
         self.ca = AsyncAuthorities(self._call, self._receive)
         """Certificate authorities, and what they issue."""
-
-    async def close(self) -> None:
-        """Let go of the connection; calls under way end with an error."""
-        await self._channel.close()
-        self._let_go()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def create_key(
         self,
@@ -230,113 +198,6 @@ class AsyncClient:
         """Have it said where a version lives: the document that `hsmsign.attestation.verify` takes."""
         return await self._call(messages.attest_key(name, nonce, challenge), deadline)
 
-    async def sign(
-        self,
-        name: str,
-        *,
-        message: bytes | None = None,
-        digest: bytes | None = None,
-        scheme: Scheme | None = None,
-        format: SignatureFormat = SignatureFormat.DER,
-        deadline: float | None = None,
-    ) -> Signature:
-        """Sign a message, or a digest of it."""
-        return await self._call(signatures.sign(name, message, digest, scheme, format), deadline)
-
-    async def verify(
-        self,
-        name: str,
-        signature: bytes,
-        *,
-        message: bytes | None = None,
-        digest: bytes | None = None,
-        scheme: Scheme | None = None,
-        format: SignatureFormat = SignatureFormat.DER,
-        deadline: float | None = None,
-    ) -> Verdict:
-        """Let the daemon check a signature; the answer is true where it is valid."""
-        return await self._call(signatures.verify(name, signature, message, digest, scheme, format), deadline)
-
-    async def sign_batch(
-        self,
-        name: str,
-        inputs: Sequence[bytes],
-        *,
-        kind: InputKind = InputKind.DIGEST,
-        scheme: Scheme | None = None,
-        format: SignatureFormat = SignatureFormat.DER,
-        on_progress: Progress | None = None,
-        deadline: float | None = None,
-    ) -> SignedBatch:
-        """Sign many inputs with one key; see `Client.sign_batch`."""
-        full, pieces = messages.key_name(name), signatures.split(inputs)
-        done = SignedBatch((), full, scheme)
-        ahead = asyncio.Semaphore(signatures.CALLS_AHEAD)
-        count = 0
-
-        async def one(key: str, piece: Sequence[bytes], with_scheme: Scheme | None) -> SignedBatch:
-            nonlocal count
-            async with ahead:
-                group = signatures.group(key, piece, kind, with_scheme, format)
-                answer = await self._call(signatures.sign_batch(group), deadline)
-            count += len(answer)
-            if on_progress:
-                on_progress(count)
-            return answer
-
-        for piece in pieces:  # the first by itself: it says which version signs the rest
-            done = await one(full, piece, scheme)
-            break
-        tasks: list[asyncio.Task[SignedBatch]] = []
-        try:
-            tasks.extend(asyncio.ensure_future(one(done.key_version, piece, done.scheme)) for piece in pieces)
-            for task in tasks:
-                done.extend(await task)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        return done
-
-    async def sign_stream(
-        self,
-        name: str,
-        inputs: AsyncIterable[bytes] | Iterable[bytes],
-        *,
-        kind: InputKind = InputKind.DIGEST,
-        scheme: Scheme | None = None,
-        format: SignatureFormat = SignatureFormat.DER,
-        group_size: int = 64,
-        deadline: float | None = None,
-    ) -> AsyncIterator[bytes | HsmsignError]:
-        """Sign what an iterator gives, over one stream; see `Client.sign_stream`."""
-        book, room = stream.StreamBook(name, kind, scheme, format), asyncio.Semaphore(stream.GROUPS_AHEAD)
-        failure = list[Exception]()
-
-        async def requests() -> AsyncIterator[signing_pb2.SignStreamRequest]:
-            try:
-                async for piece in _grouped(inputs, group_size):
-                    await room.acquire()
-                    yield book.request(piece)
-            except Exception as error:  # noqa: BLE001 - the caller's iterator may raise anything; it is raised again there
-                failure.append(error)
-
-        method: Any = self._channel.stream_stream(
-            stream.PATH, signing_pb2.SignStreamRequest.SerializeToString, signing_pb2.SignStreamResponse.FromString
-        )
-        call = method(requests(), timeout=deadline)
-        try:
-            async for answer in call:
-                room.release()
-                for batch in book.answered(answer):
-                    for entry in batch:
-                        yield entry
-        except grpc.aio.AioRpcError as error:
-            raise self._failed(error) from None
-        finally:
-            call.cancel()
-        book.ended(failure)
-
     async def backends(self, *, deadline: float | None = None) -> tuple[BackendInfo, ...]:
         """The devices behind the daemon, and how they are."""
         return (await self._call(messages.list_backends(), deadline))[0]
@@ -364,53 +225,3 @@ class AsyncClient:
         request = messages.tail_records(last, follow)
         async for answer in self._receive(messages.TAIL, request, audit_pb2.TailRecordsResponse, deadline):
             yield answer.index, answer.record
-
-    async def _receive(
-        self, path: str, request: Message, response: type[Message], deadline: float | None
-    ) -> AsyncIterator[Any]:
-        """What a call with many answers gives. No deadline by default."""
-        method: Any = self._channel.unary_stream(path, request.__class__.SerializeToString, response.FromString)
-        call = method(request, timeout=deadline)
-        try:
-            async for answer in call:
-                yield answer
-        except grpc.aio.AioRpcError as error:
-            raise self._failed(error) from None
-        finally:
-            call.cancel()
-
-    def _failed(self, error: Any) -> HsmsignError:
-        found = from_call(error, self.endpoint)
-        return self._own_key.explain(found) if self._own_key else found
-
-    def _let_go(self) -> None:
-        if self._own_key is not None:
-            self._own_key.close()
-
-    async def _call(self, call: Call[T], deadline: float | None) -> T:
-        method = self._methods.get(call.path)
-        if method is None:
-            method = self._methods[call.path] = self._channel.unary_unary(
-                call.path, call.request.__class__.SerializeToString, call.response.FromString
-            )
-        try:
-            answer = await method(call.request, timeout=self.deadline if deadline is None else deadline)
-        except grpc.aio.AioRpcError as error:
-            raise self._failed(error) from None
-        return call.read(answer)
-
-
-async def _grouped(inputs: AsyncIterable[bytes] | Iterable[bytes], size: int) -> AsyncIterator[list[bytes]]:
-    if not isinstance(inputs, AsyncIterable):
-        take = stream.groups(inputs, size)
-        while piece := take():
-            yield piece
-        return
-    gathered: list[bytes] = []
-    async for one in inputs:
-        gathered.append(one)
-        if len(gathered) == size:
-            yield gathered
-            gathered = []
-    if gathered:
-        yield gathered

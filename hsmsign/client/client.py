@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TypeVar
 
-import grpc
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import load_der_public_key
-from google.protobuf.message import Message
 
-from hsmsign.client import configuration, messages, own_key, signatures, stream
+from hsmsign.client import configuration, messages
 from hsmsign.client.authorities import Authorities
-from hsmsign.client.channel import open_channel
 from hsmsign.client.configuration import Endpoint, TlsFiles
-from hsmsign.client.failures import from_call
-from hsmsign.client.messages import Call
 from hsmsign.client.remote import RemoteSigner, remote_signer
+from hsmsign.client.signing import Signing
 from hsmsign.client.values import (
     AdoptedObject,
     ApprovalInfo,
@@ -29,18 +22,14 @@ from hsmsign.client.values import (
     KeyInfo,
     LogCheckpoint,
     PublicKeyInfo,
-    Signature,
-    SignedBatch,
-    Verdict,
     VersionInfo,
     VersionState,
 )
-from hsmsign.model.algorithms import InputKind, KeyAlgorithm, Scheme, SignatureFormat
+from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.attestation import Challenge
 from hsmsign.model.dual_control import DualControl
-from hsmsign.model.errors import HsmsignError
 from hsmsign.model.purpose import Purpose, PurposeKind
-from hsmsign.v1 import audit_pb2, signing_pb2
+from hsmsign.v1 import audit_pb2
 
 T = TypeVar("T")
 Progress = Callable[[int], object]
@@ -61,7 +50,7 @@ def connect(
     return Client(configuration.resolve(target, tls, client_file), deadline=deadline)
 
 
-class Client:
+class Client(Signing):
     """A connection to a daemon. Safe to use from many threads; make it after a fork, not before.
 
     Every method raises HsmsignError's subclasses. Names may be short: `web-1` means `keys/web-1`.
@@ -69,30 +58,9 @@ class Client:
     """
 
     def __init__(self, endpoint: Endpoint, *, deadline: float = 30.0) -> None:
-        self.endpoint = endpoint
-        self.deadline = deadline
-        self._own_key = own_key.find(endpoint.tls.key if endpoint.tls else None)
-        try:
-            self._channel = open_channel(endpoint, self._own_key)
-        except BaseException:
-            self._let_go()
-            raise
-        self._methods: dict[str, Any] = {}
+        super().__init__(endpoint, deadline=deadline)
         self.ca = Authorities(self._call, self._receive)
         """Certificate authorities, and what they issue."""
-
-    def close(self) -> None:
-        """Let go of the connection; calls under way end with an error."""
-        self._channel.close()
-        self._let_go()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def key(self, name: str) -> RemoteSigner:
         """A private key for `cryptography`, PyJWT, josepy that signs through the daemon.
@@ -254,119 +222,6 @@ class Client:
         """
         return self._call(messages.attest_key(name, nonce, challenge), deadline)
 
-    def sign(
-        self,
-        name: str,
-        *,
-        message: bytes | None = None,
-        digest: bytes | None = None,
-        scheme: Scheme | None = None,
-        format: SignatureFormat = SignatureFormat.DER,
-        deadline: float | None = None,
-    ) -> Signature:
-        """Sign a message, or a digest of it. `scheme` is wanted for RSA keys, which have several."""
-        return self._call(signatures.sign(name, message, digest, scheme, format), deadline)
-
-    def verify(
-        self,
-        name: str,
-        signature: bytes,
-        *,
-        message: bytes | None = None,
-        digest: bytes | None = None,
-        scheme: Scheme | None = None,
-        format: SignatureFormat = SignatureFormat.DER,
-        deadline: float | None = None,
-    ) -> Verdict:
-        """Let the daemon check a signature; the answer is true where it is valid."""
-        return self._call(signatures.verify(name, signature, message, digest, scheme, format), deadline)
-
-    def sign_batch(
-        self,
-        name: str,
-        inputs: Sequence[bytes],
-        *,
-        kind: InputKind = InputKind.DIGEST,
-        scheme: Scheme | None = None,
-        format: SignatureFormat = SignatureFormat.DER,
-        on_progress: Progress | None = None,
-        deadline: float | None = None,
-    ) -> SignedBatch:
-        """Sign many inputs with one key: a list with, for each, the signature or that item's HsmsignError.
-
-        An error of the whole call is raised. Any number of inputs will do: they go out in calls that the
-        daemon takes, a few at a time, `deadline` for each. All are signed by one version, also when the
-        key is rotated meanwhile. `on_progress` is called with the number of inputs that are done.
-        """
-        full, pieces = messages.key_name(name), signatures.split(inputs)
-        done = SignedBatch((), full, scheme)
-        for piece in pieces:  # the first by itself: it says which version signs the rest
-            done = self._call(signatures.sign_batch(signatures.group(full, piece, kind, scheme, format)), deadline)
-            if on_progress:
-                on_progress(len(done))
-            break
-        ahead: deque[tuple[Any, Call[SignedBatch]]] = deque()
-        try:
-            for piece in pieces:
-                group = signatures.group(done.key_version, piece, kind, done.scheme, format)
-                ahead.append(self._begin(signatures.sign_batch(group), deadline))
-                if len(ahead) >= signatures.CALLS_AHEAD:
-                    batch = self._finish(*ahead.popleft())
-                    done.extend(batch)
-                    if on_progress:
-                        on_progress(len(done))
-            while ahead:
-                batch = self._finish(*ahead.popleft())
-                done.extend(batch)
-                if on_progress:
-                    on_progress(len(done))
-        finally:
-            for future, _ in ahead:
-                future.cancel()
-        return done
-
-    def sign_stream(
-        self,
-        name: str,
-        inputs: Iterable[bytes],
-        *,
-        kind: InputKind = InputKind.DIGEST,
-        scheme: Scheme | None = None,
-        format: SignatureFormat = SignatureFormat.DER,
-        group_size: int = 64,
-        deadline: float | None = None,
-    ) -> Iterator[bytes | HsmsignError]:
-        """Sign what an iterator gives, over one stream: for each, in order, the signature or its error.
-
-        `group_size` inputs are gathered before they are sent; 1 sends each at once. `inputs` is read from
-        another thread. There is no deadline unless you give one: it is that of the whole stream. Each
-        group is signed by the version that is primary then, unless you name one.
-        """
-        book = stream.StreamBook(name, kind, scheme, format)
-        room, over, failure = threading.Semaphore(stream.GROUPS_AHEAD), threading.Event(), list[Exception]()
-        take = stream.groups(inputs, group_size)
-
-        def requests() -> Iterator[signing_pb2.SignStreamRequest]:
-            try:
-                while room.acquire() and not over.is_set() and (piece := take()):
-                    yield book.request(piece)
-            except Exception as error:  # noqa: BLE001 - the caller's iterator may raise anything; it is raised again there
-                failure.append(error)
-
-        call = self._stream()(requests(), timeout=deadline)
-        try:
-            for answer in call:
-                room.release()
-                for batch in book.answered(answer):
-                    yield from batch
-        except grpc.RpcError as error:
-            raise self._failed(error) from None
-        finally:
-            over.set()
-            room.release()
-            call.cancel()
-        book.ended(failure)
-
     def backends(self, *, deadline: float | None = None) -> tuple[BackendInfo, ...]:
         """The devices behind the daemon, and how they are."""
         return self._call(messages.list_backends(), deadline)[0]
@@ -394,57 +249,3 @@ class Client:
         request = messages.tail_records(last, follow)
         for answer in self._receive(messages.TAIL, request, audit_pb2.TailRecordsResponse, deadline):
             yield answer.index, answer.record
-
-    def _receive(self, path: str, request: Message, response: type[Message], deadline: float | None) -> Iterator[Any]:
-        """What a call with many answers gives. No deadline by default."""
-        method: Any = self._channel.unary_stream(path, request.__class__.SerializeToString, response.FromString)
-        call = method(request, timeout=deadline)
-        try:
-            yield from call
-        except grpc.RpcError as error:
-            raise self._failed(error) from None
-        finally:
-            call.cancel()
-
-    def _failed(self, error: Any) -> HsmsignError:
-        found = from_call(error, self.endpoint)
-        return self._own_key.explain(found) if self._own_key else found
-
-    def _let_go(self) -> None:
-        if self._own_key is not None:
-            self._own_key.close()
-
-    def _method(self, call: Call[T]) -> Any:
-        method = self._methods.get(call.path)
-        if method is None:
-            method = self._methods[call.path] = self._channel.unary_unary(
-                call.path, call.request.__class__.SerializeToString, call.response.FromString
-            )
-        return method
-
-    def _stream(self) -> Any:
-        return self._channel.stream_stream(
-            stream.PATH,
-            signing_pb2.SignStreamRequest.SerializeToString,
-            signing_pb2.SignStreamResponse.FromString,
-        )
-
-    def _timeout(self, deadline: float | None) -> float:
-        return self.deadline if deadline is None else deadline
-
-    def _call(self, call: Call[T], deadline: float | None) -> T:
-        try:
-            answer = self._method(call)(call.request, timeout=self._timeout(deadline))
-        except grpc.RpcError as error:
-            raise self._failed(error) from None
-        return call.read(answer)
-
-    def _begin(self, call: Call[T], deadline: float | None) -> tuple[Any, Call[T]]:
-        return self._method(call).future(call.request, timeout=self._timeout(deadline)), call
-
-    def _finish(self, future: Any, call: Call[T]) -> T:
-        try:
-            answer = future.result()
-        except grpc.RpcError as error:
-            raise self._failed(error) from None
-        return call.read(answer)

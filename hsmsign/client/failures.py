@@ -59,17 +59,22 @@ def from_call(call: FailedCall, endpoint: Endpoint) -> HsmsignError:
     if code == "UNAVAILABLE":
         return _unreachable(details, endpoint)
     if code == "DEADLINE_EXCEEDED":
-        return errors.DeadlineError(
-            f"no answer from {endpoint.target} before the deadline",
-            hint="give more time (deadline=, --timeout), or look at the backends: hsmsign backend list",
-            metadata={"endpoint": endpoint.target},
-        )
+        return late(endpoint)
     if code == "UNIMPLEMENTED":
         return HsmsignError(
             f"the daemon at {endpoint.target} does not know this call: {details}",
             hint="is it hsmsign, and not older than this client? compare: hsmsign version, hsmsign backend list",
         )
     return _plain(code, details)
+
+
+def late(endpoint: Endpoint) -> errors.DeadlineError:
+    """For a caller whose deadline has passed."""
+    return errors.DeadlineError(
+        f"no answer from {endpoint.target} before the deadline",
+        hint="give more time (deadline=, --timeout), or look at the backends: hsmsign backend list",
+        metadata={"endpoint": endpoint.target},
+    )
 
 
 def from_status(status: status_pb2.Status) -> HsmsignError:

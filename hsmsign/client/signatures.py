@@ -29,12 +29,22 @@ def sign(
     name: str, message: bytes | None, digest: bytes | None, scheme: Scheme | None, form: SignatureFormat
 ) -> Call[Signature]:
     """Sign, with one of `message` and `digest`."""
-    request = signing_pb2.SignRequest(name=key_name(name), scheme=_number(scheme), format=form.value)  # type: ignore[arg-type]
-    if message is not None:
-        request.message = message
-    if digest is not None:
-        request.digest = digest
-    request.input_crc32c = google_crc32c.value(_input(message, digest))
+    kind, data = what(message, digest)
+    return sign_one(key_name(name), scheme, kind, form, data)
+
+
+def sign_one(name: str, scheme: Scheme | None, kind: InputKind, form: SignatureFormat, data: bytes) -> Call[Signature]:
+    """Sign one input; `name` is a whole one."""
+    request = signing_pb2.SignRequest(
+        name=name,
+        scheme=_number(scheme),  # type: ignore[arg-type]
+        format=form.value,  # type: ignore[arg-type]
+        input_crc32c=google_crc32c.value(data),
+    )
+    if kind is InputKind.MESSAGE:
+        request.message = data
+    else:
+        request.digest = data
     return Call("/hsmsign.v1.SigningService/Sign", request, signing_pb2.SignResponse, _signature)
 
 
@@ -132,11 +142,16 @@ def _signature(answer: signing_pb2.SignResponse) -> Signature:
         raise _corrupted(answer.key_version)
     scheme = _SCHEMES.get(answer.scheme)
     if scheme is None:
-        raise HsmsignError(
-            f"the daemon signed with a scheme that this client does not know (number {answer.scheme})",
-            hint="install the hsmsign version that the daemon has",
-        )
+        raise unknown_scheme()
     return Signature(answer.signature, answer.key_version, scheme)
+
+
+def unknown_scheme() -> HsmsignError:
+    """For what a newer daemon signed with."""
+    return HsmsignError(
+        "the daemon signed with a scheme that this client does not know",
+        hint="install the hsmsign version that the daemon has",
+    )
 
 
 def _corrupted(key_version: str) -> SignatureCorruptedError:
@@ -144,6 +159,11 @@ def _corrupted(key_version: str) -> SignatureCorruptedError:
         f"a signature of {key_version} changed on its way here: its CRC32C does not fit",
         hint="sign again; if it comes back, look at the machine's memory and at proxies in between",
     )
+
+
+def what(message: bytes | None, digest: bytes | None) -> tuple[InputKind, bytes]:
+    """The one of the two that is there, and its kind. Raises InvalidArgumentError."""
+    return InputKind.DIGEST if message is None else InputKind.MESSAGE, _input(message, digest)
 
 
 def _input(message: bytes | None, digest: bytes | None) -> bytes:
