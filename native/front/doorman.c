@@ -105,7 +105,7 @@ static void claims_of(const hsm_doorman *doorman, uint32_t uid, hsm_claim *claim
 static int others_leave_room(const hsm_doorman *doorman, uint32_t uid)
 {
     hsm_claim claims[2];
-    hsm_refusal why;
+    hsm_no_entry why;
     if (doorman->ledger == NULL)
         return 1;
     claims_of(doorman, uid, claims);

@@ -85,21 +85,20 @@ uint32_t hsm_link_jobs(const hsm_link *link);
  */
 typedef struct hsm_ledger hsm_ledger;
 
-#define HSM_LEDGER_SLOTS 32
-#define HSM_LEDGER_BELLS 2
+enum { HSM_LEDGER_SLOTS = 32, HSM_LEDGER_BELLS = 3 };
 
 typedef struct hsm_claim {
     uint64_t tag[2];      /* the first is not 0; none of a call's claims is the same as another */
     uint32_t most;        /* under way at a time, 0: any; where nothing is, more than that gets in alone */
-    int64_t slack_ns;     /* how far ahead of its rate it may be: burst - 1 intervals */
+    uint64_t slack_ns;    /* how far ahead of its rate it may be: burst - 1 intervals */
     double interval_ns;   /* of its rate, 0: any */
 } hsm_claim;
 
-typedef struct hsm_refusal {
+typedef struct hsm_no_entry {
     uint32_t claim;       /* which of them */
     uint32_t under_way;   /* of all workers */
     uint64_t wait_ns;     /* 0: it is `most` that is reached */
-} hsm_refusal;
+} hsm_no_entry;
 
 /* Makes one; *fd is the caller's, for others to map. The maker has no slot, and may not enter. */
 hsm_status hsm_ledger_new(int *fd, hsm_ledger **out);
@@ -116,7 +115,7 @@ hsm_status hsm_ledger_release(hsm_ledger *ledger, uint32_t slot);
 /* Counts `count` for all claims, or for none: HSM_E_FULL and `*why`. HSM_E_BUSY: so many others are counted at the
  * moment that there is no room. May be called from any thread, as hsm_ledger_leave. */
 hsm_status hsm_ledger_enter(hsm_ledger *ledger, const hsm_claim *claims, uint32_t claim_count, uint32_t count,
-                            uint64_t now_ns, hsm_refusal *why);
+                            uint64_t now_ns, hsm_no_entry *why);
 /* What was entered is over. */
 void hsm_ledger_leave(hsm_ledger *ledger, const hsm_claim *claims, uint32_t claim_count, uint32_t count);
 

@@ -11,10 +11,14 @@
 
 #include "front.h"
 
-#define SETS 4096u /* a tag has its place in one of them */
-#define WAYS 4u    /* in which so many can be counted at a time */
+#define SETS 16384u /* a tag has its place in one of them */
+#define WAYS 8u     /* in which so many can be counted at a time */
 #define ENTRIES (SETS * WAYS)
+#define PAGE 65536 /* the largest there is; a slot's cells are some of them */
+#define SLOTS ((uint32_t)HSM_LEDGER_SLOTS)
+#define BELLS ((uint32_t)HSM_LEDGER_BELLS)
 #define NOBODY UINT32_MAX
+#define LONGEST_NS (UINT64_C(1) << 63) /* nobody waits so long */
 
 /* Who is counted. What nothing is under way of, and whose rate is paid for, makes room for another. */
 struct entry {
@@ -24,11 +28,11 @@ struct entry {
 
 struct shared {
     pthread_mutex_t lock; /* of entries and cells */
-    _Atomic uint64_t bells[HSM_LEDGER_BELLS];
-    _Atomic uint32_t taken[HSM_LEDGER_SLOTS];
-    _Atomic uint32_t loads[HSM_LEDGER_SLOTS];
+    _Atomic uint64_t bells[BELLS];
+    _Atomic uint32_t taken[SLOTS];
+    _Atomic uint32_t loads[SLOTS];
     struct entry entries[ENTRIES];
-    uint32_t cells[HSM_LEDGER_SLOTS][ENTRIES]; /* of slots that are taken: pages of others are never touched */
+    _Alignas(PAGE) uint32_t cells[SLOTS][ENTRIES]; /* of slots that are taken: pages of others are never touched */
 };
 
 struct hsm_ledger {
@@ -100,7 +104,7 @@ hsm_status hsm_ledger_open(int fd, uint32_t slot, hsm_ledger **out)
 {
     struct stat is;
     *out = NULL;
-    if (slot >= HSM_LEDGER_SLOTS)
+    if (slot >= SLOTS)
         return HSM_E_BAD_INPUT;
     if (fstat(fd, &is) != 0)
         return HSM_E_IO;
@@ -134,7 +138,7 @@ static void unlock(struct shared *shared)
 hsm_status hsm_ledger_take(hsm_ledger *ledger, uint32_t *slot)
 {
     struct shared *shared = ledger->shared;
-    for (uint32_t i = 0; i < HSM_LEDGER_SLOTS; i++) {
+    for (uint32_t i = 0; i < SLOTS; i++) {
         if (atomic_load(&shared->taken[i]))
             continue;
         atomic_store(&shared->loads[i], NOBODY); /* until it has a door */
@@ -148,15 +152,16 @@ hsm_status hsm_ledger_take(hsm_ledger *ledger, uint32_t *slot)
 hsm_status hsm_ledger_release(hsm_ledger *ledger, uint32_t slot)
 {
     struct shared *shared = ledger->shared;
-    if (slot >= HSM_LEDGER_SLOTS)
+    if (slot >= SLOTS)
         return HSM_E_BAD_INPUT;
     if (!lock(shared))
         return HSM_E_IO;
-    memset(shared->cells[slot], 0, sizeof shared->cells[slot]);
+    if (madvise(shared->cells[slot], sizeof shared->cells[slot], MADV_REMOVE) != 0) /* zeros, and no memory */
+        memset(shared->cells[slot], 0, sizeof shared->cells[slot]);
     unlock(shared);
     atomic_store(&shared->loads[slot], NOBODY);
     atomic_store(&shared->taken[slot], 0u);
-    for (uint32_t i = 0; i < HSM_LEDGER_BELLS; i++)
+    for (uint32_t i = 0; i < BELLS; i++)
         (void)atomic_fetch_add(&shared->bells[i], 1u);
     return HSM_OK;
 }
@@ -165,7 +170,7 @@ hsm_status hsm_ledger_release(hsm_ledger *ledger, uint32_t slot)
 static uint64_t under_way(const struct shared *shared, uint32_t at)
 {
     uint64_t sum = 0;
-    for (uint32_t i = 0; i < HSM_LEDGER_SLOTS; i++)
+    for (uint32_t i = 0; i < SLOTS; i++)
         if (atomic_load(&shared->taken[i]))
             sum += shared->cells[i][at];
     return sum;
@@ -200,7 +205,7 @@ static uint32_t make_room(struct shared *shared, const uint64_t *tag, uint64_t n
 
 /* Whether the claim lets `count` in; else *why says why not. */
 static int lets_in(const struct shared *shared, uint32_t at, const hsm_claim *claim, uint32_t count, uint64_t now_ns,
-                   hsm_refusal *why)
+                   hsm_no_entry *why)
 {
     const uint64_t there = under_way(shared, at);
     why->under_way = there < UINT32_MAX ? (uint32_t)there : UINT32_MAX;
@@ -208,12 +213,9 @@ static int lets_in(const struct shared *shared, uint32_t at, const hsm_claim *cl
     if (claim->most > 0 && there > 0 && there + count > claim->most)
         return 0;
     const uint64_t paid_at = shared->entries[at].paid_at_ns;
-    if (!(claim->interval_ns > 0) || paid_at <= now_ns)
+    if (!(claim->interval_ns > 0) || paid_at <= now_ns || paid_at - now_ns <= claim->slack_ns)
         return 1;
-    const int64_t ahead = (int64_t)(paid_at - now_ns);
-    if (ahead <= claim->slack_ns)
-        return 1;
-    why->wait_ns = (uint64_t)(ahead - claim->slack_ns);
+    why->wait_ns = paid_at - now_ns - claim->slack_ns;
     return 0;
 }
 
@@ -221,8 +223,10 @@ static void pay(struct entry *entry, const hsm_claim *claim, uint32_t count, uin
 {
     if (!(claim->interval_ns > 0))
         return;
+    const double cost = claim->interval_ns * (double)count + 0.5;
     const uint64_t from = entry->paid_at_ns > now_ns ? entry->paid_at_ns : now_ns;
-    entry->paid_at_ns = from + (uint64_t)(claim->interval_ns * (double)count + 0.5);
+    const uint64_t room = LONGEST_NS - (from < LONGEST_NS ? from : LONGEST_NS);
+    entry->paid_at_ns = from + (cost < (double)room ? (uint64_t)cost : room);
 }
 
 static void leave(struct shared *shared, uint32_t slot, const hsm_claim *claims, uint32_t claim_count, uint32_t count)
@@ -237,7 +241,7 @@ static void leave(struct shared *shared, uint32_t slot, const hsm_claim *claims,
 }
 
 static hsm_status enter(struct shared *shared, uint32_t slot, const hsm_claim *claims, uint32_t claim_count,
-                        uint32_t count, uint64_t now_ns, hsm_refusal *why)
+                        uint32_t count, uint64_t now_ns, hsm_no_entry *why)
 {
     for (uint32_t i = 0; i < claim_count; i++) {
         uint32_t at = find(shared, claims[i].tag);
@@ -256,10 +260,10 @@ static hsm_status enter(struct shared *shared, uint32_t slot, const hsm_claim *c
 }
 
 hsm_status hsm_ledger_enter(hsm_ledger *ledger, const hsm_claim *claims, uint32_t claim_count, uint32_t count,
-                            uint64_t now_ns, hsm_refusal *why)
+                            uint64_t now_ns, hsm_no_entry *why)
 {
     memset(why, 0, sizeof *why);
-    if (ledger->slot >= HSM_LEDGER_SLOTS)
+    if (ledger->slot >= SLOTS)
         return HSM_E_BAD_INPUT;
     if (!lock(ledger->shared))
         return HSM_E_IO;
@@ -270,7 +274,7 @@ hsm_status hsm_ledger_enter(hsm_ledger *ledger, const hsm_claim *claims, uint32_
 
 void hsm_ledger_leave(hsm_ledger *ledger, const hsm_claim *claims, uint32_t claim_count, uint32_t count)
 {
-    if (ledger->slot >= HSM_LEDGER_SLOTS || !lock(ledger->shared))
+    if (ledger->slot >= SLOTS || !lock(ledger->shared))
         return;
     leave(ledger->shared, ledger->slot, claims, claim_count, count);
     unlock(ledger->shared);
@@ -278,12 +282,12 @@ void hsm_ledger_leave(hsm_ledger *ledger, const hsm_claim *claims, uint32_t clai
 
 uint64_t hsm_ledger_rung(const hsm_ledger *ledger, uint32_t bell)
 {
-    return bell < HSM_LEDGER_BELLS ? atomic_load(&ledger->shared->bells[bell]) : 0;
+    return bell < BELLS ? atomic_load(&ledger->shared->bells[bell]) : 0;
 }
 
 uint64_t hsm_ledger_ring(hsm_ledger *ledger, uint32_t bell)
 {
-    return bell < HSM_LEDGER_BELLS ? atomic_fetch_add(&ledger->shared->bells[bell], 1u) + 1 : 0;
+    return bell < BELLS ? atomic_fetch_add(&ledger->shared->bells[bell], 1u) + 1 : 0;
 }
 
 void hsm_ledger_set_load(hsm_ledger *ledger, uint32_t load)
@@ -295,10 +299,10 @@ void hsm_ledger_set_load(hsm_ledger *ledger, uint32_t load)
 int hsm_ledger_others_have_less(const hsm_ledger *ledger)
 {
     const struct shared *shared = ledger->shared;
-    if (ledger->slot >= HSM_LEDGER_SLOTS)
+    if (ledger->slot >= SLOTS)
         return 0;
     const uint32_t mine = atomic_load(&shared->loads[ledger->slot]);
-    for (uint32_t i = 0; i < HSM_LEDGER_SLOTS; i++)
+    for (uint32_t i = 0; i < SLOTS; i++)
         if (atomic_load(&shared->taken[i]) && atomic_load(&shared->loads[i]) < mine)
             return 1;
     return 0;

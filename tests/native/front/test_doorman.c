@@ -429,7 +429,7 @@ static void connections_are_shared_out_and_counted_together(void)
         (void)close(callers[i]);
     for (int i = 0; i < 2; i++)
         hsm_doorman_free(doormen[i]);
-    hsm_refusal why;
+    hsm_no_entry why;
     const hsm_claim nobody_left = {.tag = {UINT64_C(0x646f6f72736d616e) ^ 1, getuid()}, .most = 8};
     CHECK(hsm_ledger_enter(ledgers[0], &nobody_left, 1, 8, 1, &why) == HSM_OK);
     for (int i = 0; i < 2; i++)
