@@ -14,7 +14,7 @@
 #define SETS 16384u /* a tag has its place in one of them */
 #define WAYS 8u     /* in which so many can be counted at a time */
 #define ENTRIES (SETS * WAYS)
-#define PAGE 65536 /* the largest there is; a slot's cells are some of them */
+#define PAGE 4096 /* with larger ones, madvise refuses */
 #define SLOTS ((uint32_t)HSM_LEDGER_SLOTS)
 #define BELLS ((uint32_t)HSM_LEDGER_BELLS)
 #define NOBODY UINT32_MAX
