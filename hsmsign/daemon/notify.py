@@ -7,7 +7,6 @@ import os
 import socket
 import time
 
-
 _PATIENCE = 2.0
 """Seconds for a service manager that does not read: the daemon does not wait for it for ever."""
 
