@@ -56,7 +56,7 @@ def singles(where: str, at_once: int, seconds: float) -> Figures:
 
 
 def _two(text: str) -> str:
-    return text.replace("[server]\n", "[server]\nworkers = 2\n")
+    return text.replace("workers = 1 ", "workers = 2 ")
 
 
 def report(add: Add, seconds: float) -> tuple[float, float]:

@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import signal
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -25,7 +27,7 @@ _LIMIT = '\n[[limit]]\nprincipals = ["*"]\nkeys = ["rare"]\nrate = "1/h"\nburst 
 
 def two_workers(text: str) -> str:
     text = text.replace('[metrics]\nlisten = ""', '[metrics]\nlisten = "127.0.0.1:0"')
-    text = text.replace("[server]\n", "[server]\nworkers = 2\n")
+    text = text.replace("workers = 1 ", "workers = 2 ")
     return text.replace("max_connections_per_caller = 512", f"max_connections_per_caller = {CONNECTIONS}")
 
 
@@ -34,6 +36,8 @@ def pair() -> Iterator[Daemon]:
     running = Daemon(edit=two_workers, checkpoint_seconds=1)
     policy = running.folder / "policy.toml"
     policy.write_text(policy.read_text() + _LIMIT)
+    profiles = running.folder / "ca.toml"
+    profiles.write_text(profiles.read_text() + '\n[profiles.web]\nbase = "server"\nnames.dns = ["*.test"]\n')
     running.start()
     yield running
     running.remove()
@@ -139,11 +143,33 @@ def test_an_authority_that_one_worker_makes_all_know_at_once(pair: Daemon) -> No
                 assert client.ca.get(f"root-{turn}").name == f"cas/root-{turn}"
 
 
+def test_a_request_that_comes_to_several_workers_has_one_certificate_and_one_revocation(
+    pair: Daemon,
+) -> None:
+    with ExitStack() as stack, pair.unix_client() as unix:
+        name = new_key(unix)
+        clients = across(pair, stack, name)[:4]
+        unix.ca.create("ca", subject="CN=CA")
+        for _ in range(3):
+            same = str(uuid.uuid4())
+            with ThreadPoolExecutor() as pool:
+                made = list(pool.map(lambda client: _issue(client, name, same), clients))  # noqa: B023
+            assert len(set(made)) == 1
+            clients[-1].ca.revoke(made[0])
+            assert all(client.ca.certificate(made[0]).revoked is not None for client in clients)
+
+
+def _issue(client: Client, key: str, id: str) -> str:
+    made = client.ca.issue("ca", key=key, subject="CN=x.test", names=["dns:x.test"], profile="web", request_id=id)
+    return made.name
+
+
 def test_a_name_is_given_once_whichever_worker_is_asked(pair: Daemon) -> None:
     with ExitStack() as stack, pair.unix_client() as unix:
         clients = across(pair, stack, new_key(unix))[:4]
         for turn in range(3):
-            made = [_create(client, f"same-{turn}") for client in clients]
+            with ThreadPoolExecutor() as pool:
+                made = list(pool.map(lambda client: _create(client, f"same-{turn}"), clients))  # noqa: B023
             assert sorted(made) == [False] * (len(clients) - 1) + [True]
 
 
