@@ -15,18 +15,19 @@ class ResolvedCache:
     def __init__(self, size: int = 100_000, ledger: Ledger | None = None) -> None:
         self._size = size
         self._ledger = ledger or Ledger.alone()
-        self._seen = self.generation
+        self._rung = self._ledger.listener(Bell.KEYS)
+        self._seen = self._rung()
         self._names: OrderedDict[str, ResolvedKey] = OrderedDict()
         self._of_key: dict[str, set[str]] = {}
 
     @property
     def generation(self) -> int:
         """Goes up with every `forget`, anybody's: what was read before that must not be put in after it."""
-        return self._ledger.rung(Bell.KEYS)
+        return self._rung()
 
     def get(self, name: str) -> ResolvedKey | None:
         """What `name` stands for, if that is known."""
-        if self.generation != self._seen:
+        if self._rung() != self._seen:
             self._forget_all()
         found = self._names.get(name)
         if found is not None:
@@ -62,7 +63,8 @@ class ResolvedCache:
 
     def _forget_all(self) -> None:
         """Others changed something, and only they know what. They seldom do."""
-        self._seen = self.generation
+        self._rung = self._ledger.listener(Bell.KEYS)
+        self._seen = self._rung()
         self._names.clear()
         self._of_key.clear()
 

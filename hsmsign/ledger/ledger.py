@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -54,11 +55,13 @@ class Claim:
 class Claims:
     """Limits that hold together, ready to be counted again and again."""
 
-    __slots__ = ("array", "count", "limits")
+    __slots__ = ("array", "count", "limits", "rated")
 
     def __init__(self, limits: Sequence[Claim]) -> None:
         self.limits = tuple(limits)
         self.count = len(self.limits)
+        self.rated = any(limit.rate for limit in self.limits)
+        """Whether time matters to them."""
         self.array = _ffi.new("hsm_claim[]", max(1, self.count))
         for into, claim in zip(self.array, self.limits, strict=False):
             into.tag[0], into.tag[1] = claim.tag
@@ -89,7 +92,7 @@ class Ledger:
         self.native = _ffi.gc(out[0], _lib.hsm_ledger_free)
         """For other native parts; it must outlive them."""
         self._why = _ffi.new("hsm_no_entry *")
-        self._rung, self._ring = _lib.hsm_ledger_rung, _lib.hsm_ledger_ring
+        self._enter, self._leave = _lib.hsm_ledger_enter, _lib.hsm_ledger_leave
 
     @classmethod
     def alone(cls) -> Ledger:
@@ -101,10 +104,11 @@ class Ledger:
             ledgers.close()
 
     def enter(self, claims: Claims, count: int, now_ns: int = 0) -> Refused | None:
-        """Count `count` for each claim, or for none. `now_ns`: CLOCK_MONOTONIC; 0 where no claim has a rate and time
-        is of no matter. Raises ResourceExhaustedError where so many are counted at the moment that there is no room."""
+        """Count `count` for each claim, or for none. `now_ns`: CLOCK_MONOTONIC; 0 where no claim has a rate.
+
+        Raises ResourceExhaustedError where so many are counted at the moment that there is no room."""
         why = self._why
-        status = _lib.hsm_ledger_enter(self.native, claims.array, claims.count, count, now_ns, why)
+        status = self._enter(self.native, claims.array, claims.count, count, now_ns, why)
         if status == _OK:
             return None
         if status == _FULL:
@@ -115,15 +119,19 @@ class Ledger:
 
     def leave(self, claims: Claims, count: int) -> None:
         """What was entered is over."""
-        _lib.hsm_ledger_leave(self.native, claims.array, claims.count, count)
+        self._leave(self.native, claims.array, claims.count, count)
 
     def rung(self, bell: Bell) -> int:
         """How often the bell was rung, by anybody."""
-        return int(self._rung(self.native, bell))
+        return int(_lib.hsm_ledger_rung(self.native, bell))
+
+    def listener(self, bell: Bell) -> Callable[[], int]:
+        """`rung`, for who listens often."""
+        return functools.partial(_lib.hsm_ledger_rung, self.native, int(bell))
 
     def ring(self, bell: Bell) -> int:
         """Tell all others; gives how often it was rung with this."""
-        return int(self._ring(self.native, bell))
+        return int(_lib.hsm_ledger_ring(self.native, bell))
 
 
 class Ledgers:

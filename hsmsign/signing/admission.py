@@ -38,13 +38,16 @@ class Admission:
         self._clock = clock
         self._ledger = ledger or Ledger.alone()
         self._known: dict[tuple[Caller, str], Claims] = {}
+        self._alone: dict[str, Claims] = {}
+        """By the caller's name, where there are no limits but the one of each caller."""
 
     @contextmanager
     def admit(self, caller: Caller, key: KeyFacts, count: int) -> Iterator[None]:
         """Let `count` signatures in while the context lasts. Raises CallerLimitError."""
-        asked = (caller, key.id if self._limits else "")
-        claims = self._known.get(asked) or self._learn(asked, key)
-        refused = self._ledger.enter(claims, count, round(self._clock() * 1e9))
+        claims = self._known.get((caller, key.id)) if self._limits else self._alone.get(caller.name)
+        if claims is None:
+            claims = self._learn(caller, key)
+        refused = self._ledger.enter(claims, count, round(self._clock() * 1e9) if claims.rated else 0)
         if refused is not None:
             raise self._refusal(caller, key, refused, first=refused.limit is claims.limits[0])
         try:
@@ -52,17 +55,21 @@ class Admission:
         finally:
             self._ledger.leave(claims, count)
 
-    def _learn(self, asked: tuple[Caller, str], key: KeyFacts) -> Claims:
-        if len(self._known) >= _REMEMBERED:
+    def _learn(self, caller: Caller, key: KeyFacts) -> Claims:
+        if len(self._known) + len(self._alone) >= _REMEMBERED:
             self._known.clear()
-        caller = asked[0]
+            self._alone.clear()
         found = [Claim(("in flight", caller.name), most=self._max)]
         found += [
             _claim(limit, caller, key)
             for limit, principals, keys in self._limits
             if any(principals(name) for name in caller.names) and keys(key.id)
         ]
-        claims = self._known[asked] = Claims(found)
+        claims = Claims(found)
+        if self._limits:
+            self._known[caller, key.id] = claims
+        else:
+            self._alone[caller.name] = claims
         return claims
 
     def _refusal(self, caller: Caller, key: KeyFacts, refused: Refused, *, first: bool) -> CallerLimitError:

@@ -113,7 +113,8 @@ hsm_status hsm_ledger_take(hsm_ledger *ledger, uint32_t *slot);
 hsm_status hsm_ledger_release(hsm_ledger *ledger, uint32_t slot);
 
 /* Counts `count` for all claims, or for none: HSM_E_FULL and `*why`. HSM_E_BUSY: so many others are counted at the
- * moment that there is no room. May be called from any thread, as hsm_ledger_leave. */
+ * moment that there is no room. `now_ns`: 0 where no claim has a rate. May be called from any thread, as
+ * hsm_ledger_leave. */
 hsm_status hsm_ledger_enter(hsm_ledger *ledger, const hsm_claim *claims, uint32_t claim_count, uint32_t count,
                             uint64_t now_ns, hsm_no_entry *why);
 /* What was entered is over. */

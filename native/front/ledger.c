@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../core/clock.h"
 #include "front.h"
 
 #define SETS 16384u /* a tag has its place in one of them */
@@ -186,10 +187,12 @@ static uint32_t find(const struct shared *shared, const uint64_t *tag)
     return ENTRIES;
 }
 
-/* Room for a tag that is not there, or ENTRIES. */
+/* Room for a tag that is not there, or ENTRIES. Rates of others may be there, also where the caller has none. */
 static uint32_t make_room(struct shared *shared, const uint64_t *tag, uint64_t now_ns)
 {
     const uint32_t first = (uint32_t)(tag[0] % SETS) * WAYS;
+    if (now_ns == 0)
+        now_ns = hsm_now_ns();
     for (uint32_t at = first; at < first + WAYS; at++) {
         struct entry *entry = &shared->entries[at];
         if (entry->paid_at_ns > now_ns || under_way(shared, at) > 0)

@@ -142,6 +142,19 @@ static void there_is_room_again_when_others_are_over(void)
     tear_down();
 }
 
+static void rates_that_are_paid_for_make_room_for_who_has_none(void)
+{
+    set_up();
+    const uint64_t step = 16384; /* all in one set */
+    for (uint64_t who = 1; who <= 8; who++) {
+        const hsm_claim claim = {.tag = {who * step, 9}, .interval_ns = 1};
+        CHECK(enters(first, claim, 1, 1));
+        leaves(first, claim, 1);
+    }
+    CHECK(enters(first, at_a_time(9 * step, 1), 1, 0));
+    tear_down();
+}
+
 static void who_is_killed_with_the_lock_holds_up_nobody(void)
 {
     set_up();
@@ -241,6 +254,7 @@ int main(void)
     RUN(of_several_claims_all_are_counted_or_none);
     RUN(what_a_dead_one_had_is_released_and_what_it_used_up_is_not);
     RUN(there_is_room_again_when_others_are_over);
+    RUN(rates_that_are_paid_for_make_room_for_who_has_none);
     RUN(who_is_killed_with_the_lock_holds_up_nobody);
     RUN(never_more_are_inside_than_may_be);
     RUN(slots_are_handed_out_once);
