@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
 
 from hsmsign.audit.auditing import Audit
 from hsmsign.keyring import Keyring
@@ -33,8 +34,9 @@ from hsmsign.server.rights import Rights
 from hsmsign.signing import SigningPipeline
 from hsmsign.store import Store
 from hsmsign.store.pki_rows import CertificateRow
-from hsmsign.web import enrolling, relying
-from hsmsign.web.server import WebServer
+
+if TYPE_CHECKING:
+    from hsmsign.web.server import WebServer
 
 
 def open_office(
@@ -82,6 +84,9 @@ def open_enrolling(
     workers: int,
 ) -> WebServer:
     """The HTTPS port for who has a token. Each of the workers gets its part of the connections."""
+    from hsmsign.web import enrolling  # not small, and not everybody wants a port for it
+    from hsmsign.web.server import WebServer
+
     rights = AuthorityRights(office.directory, keyring, Rights(policy, keyring))
 
     async def may(caller: Caller, id: str) -> None:
@@ -92,4 +97,7 @@ def open_enrolling(
 
 def open_relying(sock: socket.socket, office: Office, workers: int) -> WebServer:
     """The HTTP port for relying parties. Each of the workers gets its part of the connections."""
+    from hsmsign.web import relying  # likewise
+    from hsmsign.web.server import WebServer
+
     return WebServer(sock, relying.relying(office), relying.CONNECTIONS // workers)
