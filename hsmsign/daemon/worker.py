@@ -1,6 +1,6 @@
 """The front worker: the process that callers talk to. No PIN, no vendor's library, no key.
 
-    python -m hsmsign.daemon.worker --control-fd N --ledger-fd I [--unix-fd M] [--metrics-fd K] [--web-fd L]
+    python -m hsmsign.daemon.run_worker --control-fd N --ledger-fd I [--unix-fd M] [--metrics-fd K] [--web-fd L]
         [--enroll-fd J]
 
 The first line of the control channel holds the configuration. SIGTERM means: finish what is under way,
@@ -14,7 +14,6 @@ import asyncio
 import os
 import secrets
 import signal
-import sys
 from collections.abc import Coroutine, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -356,7 +355,3 @@ def main() -> int:
         log.error("the worker cannot start", error=error.message, hint=error.hint)
         control.send("failed", message=error.message, hint=error.hint)
         return 78
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -121,7 +121,7 @@ class WorkersKeeper:
         message = {"config": to_json(config), "slot": slot}
         options: dict[str, HasFd | None] = {**self.doors.options(), "--ledger-fd": self._ledgers}
         try:
-            child = Child.start(name, "hsmsign.daemon.worker", options, message, environment)
+            child = Child.start(name, "hsmsign.daemon.run_worker", options, message, environment)
         except OSError:
             self._ledgers.release(slot)
             raise
