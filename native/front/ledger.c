@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../core/clock.h"
@@ -19,6 +20,7 @@
 #define SLOTS ((uint32_t)HSM_LEDGER_SLOTS)
 #define BELLS ((uint32_t)HSM_LEDGER_BELLS)
 #define NOBODY UINT32_MAX
+#define PATIENCE_NS 100000000L
 #define LONGEST_NS (UINT64_C(1) << 63) /* nobody waits so long */
 
 /* Who is counted. What nothing is under way of, and whose rate is paid for, makes room for another. */
@@ -123,12 +125,27 @@ void hsm_ledger_free(hsm_ledger *ledger)
 }
 
 /* Who died with the lock left no half a number: each is one store, and its own cells are released later. */
-static int lock(struct shared *shared)
+static int is_ours(struct shared *shared, int failed)
 {
-    const int failed = pthread_mutex_lock(&shared->lock);
     if (failed == EOWNERDEAD)
         return pthread_mutex_consistent(&shared->lock) == 0;
     return failed == 0;
+}
+
+static int lock(struct shared *shared)
+{
+    return is_ours(shared, pthread_mutex_lock(&shared->lock));
+}
+
+/* For the maker, who waits for nobody: a worker that was stopped, or means harm, may have it for as long as it likes. */
+static int lock_soon(struct shared *shared)
+{
+    struct timespec end = {0, 0};
+    (void)clock_gettime(CLOCK_REALTIME, &end); /* cannot fail with this clock and a valid pointer */
+    end.tv_nsec += PATIENCE_NS;
+    end.tv_sec += end.tv_nsec / 1000000000;
+    end.tv_nsec %= 1000000000;
+    return is_ours(shared, pthread_mutex_timedlock(&shared->lock, &end));
 }
 
 static void unlock(struct shared *shared)
@@ -155,11 +172,11 @@ hsm_status hsm_ledger_release(hsm_ledger *ledger, uint32_t slot)
     struct shared *shared = ledger->shared;
     if (slot >= SLOTS)
         return HSM_E_BAD_INPUT;
-    if (!lock(shared))
-        return HSM_E_IO;
+    const int locked = lock_soon(shared); /* without it, too: nobody else writes a dead one's cells */
     if (madvise(shared->cells[slot], sizeof shared->cells[slot], MADV_REMOVE) != 0) /* zeros, and no memory */
         memset(shared->cells[slot], 0, sizeof shared->cells[slot]);
-    unlock(shared);
+    if (locked)
+        unlock(shared);
     atomic_store(&shared->loads[slot], NOBODY);
     atomic_store(&shared->taken[slot], 0u);
     for (uint32_t i = 0; i < BELLS; i++)

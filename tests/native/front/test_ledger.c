@@ -179,6 +179,30 @@ static void who_is_killed_with_the_lock_holds_up_nobody(void)
     tear_down();
 }
 
+static void who_is_stopped_with_the_lock_does_not_hold_up_the_maker(void)
+{
+    set_up();
+    for (int round = 0; round < 10; round++) {
+        const pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0)
+            for (;;) {
+                const hsm_claim claim = at_a_time(1, 1000000);
+                (void)hsm_ledger_enter(first, &claim, 1, 1, NOW, &why);
+                hsm_ledger_leave(first, &claim, 1, 1);
+            }
+        (void)usleep(2000);
+        CHECK(kill(child, SIGSTOP) == 0 && waitpid(child, NULL, WUNTRACED) == child);
+        CHECK(hsm_ledger_release(maker, 1) == HSM_OK); /* another worker's */
+        CHECK(kill(child, SIGKILL) == 0 && waitpid(child, NULL, 0) == child);
+        uint32_t slot;
+        CHECK(hsm_ledger_take(maker, &slot) == HSM_OK && slot == 1);
+        CHECK(enters(second, at_a_time(2, 1), 1, NOW));
+        leaves(second, at_a_time(2, 1), 1);
+    }
+    tear_down();
+}
+
 static atomic_int inside, worst;
 
 static void *many_times(void *argument)
@@ -256,6 +280,7 @@ int main(void)
     RUN(there_is_room_again_when_others_are_over);
     RUN(rates_that_are_paid_for_make_room_for_who_has_none);
     RUN(who_is_killed_with_the_lock_holds_up_nobody);
+    RUN(who_is_stopped_with_the_lock_does_not_hold_up_the_maker);
     RUN(never_more_are_inside_than_may_be);
     RUN(slots_are_handed_out_once);
     RUN(loads_and_bells);
