@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench import authority, failover, fairness, guards, handshakes, loads, tpm
+from bench import authority, failover, fairness, guards, handshakes, loads, tpm, workers
 from bench.loads import Figures
 from bench.scene import Scene
 
@@ -107,6 +107,9 @@ def main() -> None:
     if arguments.only in "failover":
         print("\nfailover, one key on two tokens, four callers:")
         failover.report(max(rounds, 1), seconds)
+    print("\nmore workers, the ratio to a daemon with one:")
+    one, two = workers.report(out.add, seconds)
+    print(f"memory of an idle daemon (PSS, all processes): {one:.0f} MiB, with two workers {two:.0f} MiB")
     crls = []
     if any(arguments.only in name for name in ("certificates", "OCSP", "CRL")):
         print("\na certificate authority, the ratio to the bare device on all cores; the store is durable (SQLite):")

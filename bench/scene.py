@@ -102,8 +102,8 @@ class Scene:
     def pids(self) -> list[int]:
         """The daemon's processes."""
         pids = json.loads((self.folder / "run" / "endpoints.json").read_text())["pids"]
-        hosts = pids.pop("hosts")
-        return [*pids.values(), *hosts.values()]
+        hosts, workers = pids.pop("hosts"), pids.pop("workers")
+        return [*{*pids.values(), *workers, *hosts.values()}]
 
     def memory(self) -> float:
         """MiB of the daemon as a whole: proportional set size, so that shared pages count once."""

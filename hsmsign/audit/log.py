@@ -98,10 +98,14 @@ class AuditLog:
         os.fdatasync(self._file)
 
     def keep(self, note: bytes) -> Checkpoint:
-        """Keep a signed checkpoint of a head that `head` gave. Raises AuditError for another."""
+        """Keep a signed checkpoint of a head that `head` gave, unless a newer one is there: several workers make them.
+        Raises AuditError for another."""
         checkpoint = notes.unsigned(note)
         if self._heads.get(checkpoint.size) != checkpoint.root:
             raise AuditError("the checkpoint is of a tree that this log never had")
+        newest = segments.newest(self._folder)
+        if newest is not None and notes.unsigned(newest).size >= checkpoint.size:
+            return checkpoint
         self._append_durably(segments.CHECKPOINTS, note)
         self._replace_durably(segments.CHECKPOINT, note)
         return checkpoint

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from hsmsign.cli.common import shared
-from hsmsign.daemon import config, supervisor
+from hsmsign.daemon import config
+from hsmsign.daemon.lean import import_structlog
 
 
 @click.command()
@@ -33,4 +34,7 @@ def serve(config_path: Path, check_config: bool) -> None:
             f"{config_path} is in order: {len(checked.backends)} backend(s), {checked.default_backend} by default"
         )
         return
+    import_structlog()
+    from hsmsign.daemon import supervisor  # only now: what it imports imports structlog
+
     sys.exit(supervisor.run(config_path))

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 Event = dict[str, Any]
 
@@ -20,6 +20,14 @@ _SETTLED = 10.0
 """Seconds after which a child that ends is not counted as one that keeps failing."""
 _STARTING = 60.0
 """Seconds that a child may take until its first sign of life."""
+
+
+class HasFd(Protocol):
+    """A socket, or what else a child inherits."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        ...
 
 
 class Child:
@@ -42,13 +50,16 @@ class Child:
         cls,
         name: str,
         module: str,
-        arguments: Mapping[str, socket.socket | None],
+        arguments: Mapping[str, HasFd | None],
         message: Mapping[str, object],
         environment: Mapping[str, str],
     ) -> Child:
         """Run `python -m module --control-fd N` with more descriptors by option, and tell it its configuration."""
         ours, theirs = socket.socketpair()
-        given = {"--control-fd": theirs, **{option: sock for option, sock in arguments.items() if sock is not None}}
+        given: dict[str, HasFd] = {
+            "--control-fd": theirs,
+            **{option: sock for option, sock in arguments.items() if sock is not None},
+        }
         command: list[str] = [sys.executable, "-P", "-m", module]  # -P: no modules from the folder it is started in
         for option, sock in given.items():
             command += [option, str(sock.fileno())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hsmsign.backends.base import BackendConfig
@@ -33,6 +33,8 @@ class Config:
     unix_socket: Path | None
     unix_group: str
     tls: TlsPaths
+    workers: int
+    """Front workers."""
     policy: RuleSet
     limits: Limits
     audit: AuditConfig
@@ -59,7 +61,8 @@ class Config:
             policy=self.policy,
             audit=self.audit,
             audit_socket=audit_socket,
-            limits=self.limits,
+            limits=replace(self.limits, max_in_flight=self.limits.max_in_flight // self.workers),
+            workers=self.workers,
             drain_seconds=self.drain_seconds,
             tracing=self.tracing,
             pki=self.pki,

@@ -1,4 +1,4 @@
-"""Keepers: each sees to it that one device host, or the front worker, is there."""
+"""A keeper sees to it that one device host is there. Those of the front workers are in hsmsign.daemon.workers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
 import structlog
 
@@ -18,11 +16,8 @@ from hsmsign.daemon import listeners
 from hsmsign.daemon.children import Backoff, Child, Event
 from hsmsign.daemon.config import Config
 from hsmsign.daemon.pin_memory import REFUSED, PinMemory
-from hsmsign.daemon.worker_config import WorkerConfig
 from hsmsign.model.hostwire import to_json
 
-_PARTING = 2.0
-"""Seconds that a worker which does not serve yet is given to go."""
 _STUCK = REFUSED | {"BROKEN"}
 _SUPERVISORS_OWN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID")
 log = structlog.get_logger()
@@ -153,135 +148,3 @@ class HostKeeper:
             await asyncio.wait([self._task])  # not the task itself: whoever gives up waiting must not end it
         self._socket.close()
         self.path.unlink(missing_ok=True)
-
-
-class WorkerKeeper:
-    """The front worker, and while the configuration changes, the one before it."""
-
-    def __init__(self, changed: Callable[[], None]) -> None:
-        self.current: Child | None = None
-        self.endpoint = ""
-        self._changed = changed
-        self._starting: Child | None = None
-        self._retiring: set[Child] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._reserved: socket.socket | None = None
-        self._unix: socket.socket | None = None
-        self._metrics: socket.socket | None = None
-        self._web: socket.socket | None = None
-        self._enroll: socket.socket | None = None
-        self.metrics_endpoint = self.web_endpoint = self.enroll_endpoint = ""
-        self._stopping = False
-
-    def listen(self, config: Config) -> None:
-        """Open what callers connect to."""
-        if config.listen is not None:
-            host, port = config.listen
-            self._reserved, port = listeners.reserve_port(host, port)
-            self.endpoint = _endpoint(host, port)
-        if config.metrics is not None:
-            self._metrics, self.metrics_endpoint = _listen(*config.metrics)
-        if config.web is not None:
-            self._web, self.web_endpoint = _listen(*config.web)
-        if config.enroll is not None:
-            self._enroll, self.enroll_endpoint = _listen(*config.enroll)
-        if config.unix_socket is not None:
-            self._unix = listeners.open_public_unix(config.unix_socket, config.unix_group)
-
-    @property
-    def children(self) -> list[Child]:
-        """All workers that run now."""
-        return [child for child in (self.current, self._starting, *self._retiring) if child is not None]
-
-    async def start(self, config: WorkerConfig, environment: dict[str, str]) -> Event | None:
-        """Start a worker and wait until it serves; then let the one before it finish and go.
-
-        Gives what it said where it cannot start: then nothing has changed, as where waiting is cancelled.
-        """
-        # a worker that is still there may be making a key, which looks like what a crash leaves
-        child = self._spawn(replace(config, mend=self.current is None), environment)
-        run = asyncio.get_running_loop().create_task(child.run())
-        ready = asyncio.get_running_loop().create_task(child.ready.wait())
-        self._starting = child
-        try:
-            await asyncio.wait([run, ready], return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            await self._give_up(child, run)
-            raise
-        finally:
-            self._starting = None
-            ready.cancel()
-        if not child.ready.is_set():
-            return child.failure or {"message": f"the front worker ended with {run.result()} before it was ready"}
-        before, self.current = self.current, child
-        keep = asyncio.get_running_loop().create_task(self._keep(child, run, config, environment))
-        self._tasks.add(keep)
-        keep.add_done_callback(self._tasks.discard)
-        if before is not None and before.alive():
-            self._retiring.add(before)
-            before.terminate()
-        return None
-
-    @staticmethod
-    async def _give_up(child: Child, run: asyncio.Task[int]) -> None:
-        """End a worker that has nothing under way yet, whatever it hangs in."""
-        child.terminate()
-        await asyncio.wait([run], timeout=_PARTING)
-        child.kill()
-        await asyncio.wait([run])
-
-    def _spawn(self, config: WorkerConfig, environment: dict[str, str]) -> Child:
-        message = {"config": to_json(replace(config, listen=self.endpoint))}
-        sockets = {"--unix-fd": self._unix, "--metrics-fd": self._metrics, "--web-fd": self._web}
-        sockets["--enroll-fd"] = self._enroll
-        child = Child.start("worker", "hsmsign.daemon.worker", sockets, message, environment)
-        log.info("worker started", pid=child.pid)
-        return child
-
-    async def _keep(
-        self, child: Child, run: asyncio.Task[int], config: WorkerConfig, environment: dict[str, str]
-    ) -> None:
-        backoff = Backoff()
-        while True:
-            code = await run
-            self._retiring.discard(child)
-            log.info("worker ended", pid=child.pid, code=code)
-            if child is not self.current or self._stopping:
-                return
-            await asyncio.sleep(backoff.after(time.monotonic() - child.started))
-            if child is not self.current or self._stopping:
-                return
-            try:
-                child = self.current = self._spawn(replace(config, mend=not self._retiring), environment)
-            except OSError as error:  # no memory, no descriptors: perhaps in a moment
-                log.error("cannot start a worker", error=error.strerror)
-                continue
-            child.on_event = lambda event: self._changed() if event.get("event") == "ready" else None
-            run = asyncio.get_running_loop().create_task(child.run())
-
-    async def stop(self) -> None:
-        """End all workers; what they have under way is finished."""
-        self._stopping = True
-        for child in self.children:
-            child.terminate()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def close(self) -> None:
-        """Let go of the sockets, and of the path in the file system."""
-        for reserved in (self._reserved, self._metrics, self._web, self._enroll):
-            if reserved is not None:
-                reserved.close()
-        if self._unix is not None:
-            Path(self._unix.getsockname()).unlink(missing_ok=True)
-            self._unix.close()
-
-
-def _listen(host: str, port: int) -> tuple[socket.socket, str]:
-    """A port on which a worker answers HTTP, and its name."""
-    reserved, port = listeners.reserve_port(host, port)
-    reserved.listen()
-    return reserved, _endpoint(host, port)
-
-
-def _endpoint(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -7,6 +7,9 @@ import os
 import socket
 import time
 
+_PATIENCE = 2.0
+"""Seconds for a service manager that does not read: the daemon does not wait for it for ever."""
+
 
 class Notifier:
     """Sends to $NOTIFY_SOCKET; does nothing where there is none."""
@@ -28,11 +31,12 @@ class Notifier:
 
     def alive(self) -> None:
         """For WatchdogSec=."""
-        self._send("WATCHDOG=1")
+        self._send("WATCHDOG=1", patience=0.0)  # it comes again in a moment
 
-    def _send(self, text: str) -> None:
+    def _send(self, text: str, patience: float = _PATIENCE) -> None:
         if not self._address:
             return
         # a service manager that does not listen is no reason to stop signing
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
+            to.settimeout(patience)
             to.sendto(text.encode(), self._address)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import json
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -29,6 +30,8 @@ from hsmsign.pki.settings import PkiConfig
 from hsmsign.policy import reading
 
 _SQLITE = "sqlite:///"
+_AUTO_MOST = 8
+"""Workers that "auto" makes at most: each costs memory, also where nobody calls."""
 _KINDS = frozenset({"softhsm", "pkcs11", "tpm2"})
 
 
@@ -92,6 +95,7 @@ def _resolve(file: schema.File, base: Path) -> Config:
         unix_socket=base / server.unix_socket if server.unix_socket else None,
         unix_group=server.unix_group,
         tls=_tls(server.tls, base),
+        workers=_workers(file),
         policy=reading.read(base / file.policy.file),
         limits=Limits(**server.limits.model_dump()),
         audit=_audit(file, base),
@@ -106,6 +110,29 @@ def _resolve(file: schema.File, base: Path) -> Config:
         backends=backends,
         default_backend=chosen[0],
     )
+
+
+def _workers(file: schema.File) -> int:
+    """How many. "auto" leaves processors to others: SoftHSM and a simulated TPM sign with ours, which takes as long as
+    what a worker does for it; other devices want a little of one."""
+    said = file.server.workers
+    workers = _as_fit(file) if said == "auto" else said
+    if file.server.limits.max_in_flight < workers:
+        raise ConfigurationError(
+            f"server.limits.max_in_flight is {file.server.limits.max_in_flight}, too little for {workers} workers",
+            hint="each of them gets its part of it: say at least as many as server.workers",
+        )
+    return workers
+
+
+def _as_fit(file: schema.File) -> int:
+    cores = len(os.sched_getaffinity(0))
+    computing = any(one.kind == "softhsm" or _is_simulated(one) for one in file.backends.values())
+    return max(1, min(_AUTO_MOST, cores // 2 if computing else cores - 1))
+
+
+def _is_simulated(backend: schema.AnyBackend) -> bool:
+    return isinstance(backend, schema.Tpm2Table) and backend.simulator is not None
 
 
 def _address(text: str, key: str) -> tuple[str, int] | None:

@@ -12,6 +12,7 @@ from hsmsign.daemon.worker_config import Durability
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Bytes = Annotated[int, Field(ge=1, le=64 << 20)]
+MOST_WORKERS = 16
 Address = Annotated[str, StringConstraints(pattern=r"^$|^.+:[0-9]{1,5}$")]
 """HOST:PORT, or nothing."""
 BackendName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$")]
@@ -53,6 +54,7 @@ class Server(Table):
     listen: Address = "127.0.0.1:7443"
     unix_socket: str = "run/hsmsign.sock"
     unix_group: str = ""
+    workers: Annotated[int, Field(ge=1, le=MOST_WORKERS)] | Literal["auto"] = 1
     tls: Tls = Tls()
     limits: LimitsTable = LimitsTable()
 

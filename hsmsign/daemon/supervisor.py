@@ -1,4 +1,4 @@
-"""The supervisor: starts the device hosts and the front worker, and replaces whichever goes away.
+"""The supervisor: starts the device hosts and the front workers, and replaces whichever goes away.
 
 It parses nothing that a stranger sends and touches no device: it owns the sockets that outlive the
 others, remembers which PIN was refused, and carries out SIGTERM (drain) and SIGHUP (reload).
@@ -22,9 +22,10 @@ from hsmsign.daemon import listeners, logs
 from hsmsign.daemon.audit_keeper import AuditKeeper
 from hsmsign.daemon.children import Child
 from hsmsign.daemon.config import Config
-from hsmsign.daemon.keepers import Environments, HostKeeper, WorkerKeeper
+from hsmsign.daemon.keepers import Environments, HostKeeper
 from hsmsign.daemon.notify import Notifier
 from hsmsign.daemon.worker_config import Durability, HostAddress, WorkerConfig
+from hsmsign.daemon.workers import WorkersKeeper
 from hsmsign.model.errors import HsmsignError
 
 EXIT_CONFIG = 78
@@ -41,7 +42,7 @@ class Supervisor:
         self._config = config
         self._notify = Notifier()
         self._hosts: dict[str, HostKeeper] = {}
-        self._worker: WorkerKeeper | None = None
+        self._workers: WorkersKeeper | None = None
         self._audit: AuditKeeper | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -79,8 +80,7 @@ class Supervisor:
     def _open(self) -> None:
         config = self._config
         self._environments.learn(config)
-        self._worker = WorkerKeeper(self._changed)
-        self._worker.listen(config)
+        self._workers = WorkersKeeper(config, self._changed)
         if config.audit.durability is not Durability.OFF:
             environment = self._environments.for_worker()
             self._audit = AuditKeeper(config.audit.folder, config.run_dir, environment, self._changed)
@@ -88,12 +88,12 @@ class Supervisor:
             self._hosts[backend.name] = HostKeeper(backend, config, self._environments, self._changed)
 
     async def _serve(self) -> int:
-        assert self._worker is not None  # noqa: S101 - _open made it
+        assert self._workers is not None  # noqa: S101 - _open made it
         for host in self._hosts.values():
             host.start()
         failure = await self._unless_stopped(self._audit.start()) if self._audit is not None else None
         if failure is None and not self._stop.is_set():
-            start = self._worker.start(self._worker_config(self._config), self._environments.for_worker())
+            start = self._workers.start(self._worker_config(self._config), self._environments.for_worker())
             failure = await self._unless_stopped(start)
         if failure is not None:
             log.error("the daemon cannot start", error=failure.get("message", ""), hint=failure.get("hint", ""))
@@ -136,11 +136,13 @@ class Supervisor:
         self._stop.set()
 
     def _worker_config(self, config: Config) -> WorkerConfig:
-        assert self._worker is not None  # noqa: S101 - _open made it
+        assert self._workers is not None  # noqa: S101 - _open made it
         hosts = tuple(
             HostAddress(backend.name, backend.kind, self._hosts[backend.name].path) for backend in config.backends
         )
-        return config.for_worker(self._worker.endpoint, hosts, self._audit.path if self._audit is not None else None)
+        return config.for_worker(
+            self._workers.doors.endpoint, hosts, self._audit.path if self._audit is not None else None
+        )
 
     # ---- SIGHUP ----
 
@@ -161,7 +163,7 @@ class Supervisor:
 
     async def _take(self, config: Config) -> None:
         """Bring everything to a new configuration: new parts first, old ones go when those are ready."""
-        assert self._worker is not None  # noqa: S101 - _open made it
+        assert self._workers is not None  # noqa: S101 - _open made it
         old = self._config
         if (config.state_dir, config.run_dir) != (old.state_dir, old.run_dir):
             raise configuration.restart_needed("daemon.state_dir or daemon.run_dir")
@@ -181,7 +183,7 @@ class Supervisor:
         wanted = {backend.name: backend for backend in config.backends}
         self._hosts = {name: before.get(name) or added[name] for name in wanted}
         self._leaving = [host for name, host in before.items() if name not in wanted]
-        failure = await self._worker.start(self._worker_config(config), self._environments.for_worker())
+        failure = await self._workers.start(self._worker_config(config), self._environments.for_worker())
         if failure is not None:
             self._hosts, self._leaving = before, []
             for host in added.values():
@@ -215,21 +217,22 @@ class Supervisor:
         children = [host.child for host in (*self._hosts.values(), *self._leaving) if host.child is not None]
         if self._audit is not None and self._audit.child is not None:
             children.append(self._audit.child)
-        return [*children, *(self._worker.children if self._worker is not None else [])]
+        return [*children, *(self._workers.children if self._workers is not None else [])]
 
     def _changed(self) -> None:
         """Write down where we are, for people, tools and tests; whole or not at all."""
-        if self._worker is None or self._worker.current is None or not self._worker.current.ready.is_set():
+        workers = self._workers.current if self._workers is not None else []
+        if self._workers is None or not workers or not all(child.ready.is_set() for child in workers):
             return
+        doors = self._workers.doors
         self._endpoints = {
-            "tcp": self._worker.endpoint,
+            "tcp": doors.endpoint,
             "unix": str(self._config.unix_socket or ""),
-            "metrics": self._worker.metrics_endpoint,
-            "web": self._worker.web_endpoint,
-            "enroll": self._worker.enroll_endpoint,
+            **doors.endpoints,
             "pids": {
                 "supervisor": os.getpid(),
-                "worker": self._worker.current.pid,
+                "worker": workers[0].pid,
+                "workers": [child.pid for child in workers],
                 **({"auditor": self._audit.child.pid} if self._audit is not None and self._audit.child else {}),
                 "hosts": {name: host.child.pid for name, host in self._hosts.items() if host.child is not None},
             },
@@ -243,15 +246,15 @@ class Supervisor:
 
     async def _end_children(self) -> None:
         """Callers first, devices after them: what is under way still finds its device."""
-        if self._worker is not None:
-            await self._within(self._worker.stop(), self._config.drain_seconds + 5)
+        if self._workers is not None:
+            await self._within(self._workers.stop(), self._config.drain_seconds + 5)
         await self._within(self._end_hosts(), self._config.drain_seconds + 5)
         if self._audit is not None:
             await self._within(self._audit.stop(), self._config.drain_seconds + 5)
         for child in self._children():
             child.kill()
-        if self._worker is not None:
-            self._worker.close()
+        if self._workers is not None:
+            self._workers.close()
 
     async def _end_hosts(self) -> None:
         hosts = (*self._hosts.values(), *self._leaving)

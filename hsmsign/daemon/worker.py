@@ -1,6 +1,7 @@
 """The front worker: the process that callers talk to. No PIN, no vendor's library, no key.
 
-    python -m hsmsign.daemon.worker --control-fd N [--unix-fd M] [--metrics-fd K] [--web-fd L] [--enroll-fd J]
+    python -m hsmsign.daemon.run_worker --control-fd N --ledger-fd I [--unix-fd M] [--metrics-fd K] [--web-fd L]
+        [--enroll-fd J]
 
 The first line of the control channel holds the configuration. SIGTERM means: finish what is under way,
 take nothing new, exit 0. The channel's end means that the supervisor is gone, and the worker goes too.
@@ -13,10 +14,7 @@ import asyncio
 import os
 import secrets
 import signal
-import socket
-import sys
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +24,15 @@ import uvloop
 
 from hsmsign.audit.auditing import Audit, LoggedAudit, NoAudit
 from hsmsign.audit.recorder import Recorder
-from hsmsign.daemon import logs, worker_files
+from hsmsign.daemon import logs, worker_files, worker_sockets, worker_tls
 from hsmsign.daemon.control import ChildControl
 from hsmsign.daemon.worker_config import Durability, WorkerConfig
+from hsmsign.daemon.worker_sockets import Inherited
 from hsmsign.devices.base import Device
 from hsmsign.devices.remote import RemoteDevice
 from hsmsign.keyring import Keyring
 from hsmsign.keyring.approvals import Approvals
+from hsmsign.keyring.locks import KeyLocks
 from hsmsign.model.device import DeviceHealth, DeviceState
 from hsmsign.model.errors import ConfigurationError, HsmsignError
 from hsmsign.model.hostwire import from_json
@@ -53,33 +53,24 @@ if TYPE_CHECKING:
     from hsmsign.daemon.worker_tracing import OpenTelemetry
     from hsmsign.pki.office import Office
     from hsmsign.web.server import WebServer
+    from hsmsign.web.siblings import Siblings
 
 _BEAT = 1.0
-_LOOK_EVERY = 1.0
-"""Seconds between two looks at the files of TLS."""
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Sockets:
-    """What the supervisor has opened; None: it is not wanted."""
-
-    unix: socket.socket | None
-    metrics: socket.socket | None
-    web: socket.socket | None
-    enroll: socket.socket | None
 
 
 class Worker:
     """One worker's objects, from the store to the ports."""
 
-    def __init__(self, config: WorkerConfig, control: ChildControl, sockets: Sockets) -> None:
+    def __init__(self, config: WorkerConfig, control: ChildControl, inherited: Inherited) -> None:
         self._config = config
         self._control = control
-        self._unix = sockets.unix
-        self._metrics = sockets.metrics
-        self._web = sockets.web
-        self._enroll = sockets.enroll
+        self._ledger = inherited.ledger
+        self._unix = inherited.unix
+        self._metrics = inherited.metrics
+        self._web = inherited.web
+        self._enroll = inherited.enroll
+        self._siblings: Siblings | None = None
         self._office: Office | None = None
         self._webs: list[WebServer] = []
         self._stop = asyncio.Event()
@@ -143,7 +134,11 @@ class Worker:
             host.name: await RemoteDevice.open(host.name, host.kind, host.socket, max_jobs=config.limits.max_in_flight)
             for host in config.hosts
         }
-        keyring = Keyring(store, devices, config.default_backend, mended=() if config.mend else devices)
+        try:
+            locks = KeyLocks(config.run_dir / "keys.lock")
+        except OSError as error:
+            raise ConfigurationError(f"cannot write in {config.run_dir}: {error.strerror}") from error
+        keyring = Keyring(store, devices, config.default_backend, ledger=self._ledger, locks=locks)
         for device in devices.values():
             self._follow(keyring, device)
         return store, devices, keyring
@@ -161,7 +156,7 @@ class Worker:
         """Everything that answers calls, but no port."""
         config = self._config
         policy = Policy(config.policy)
-        admission = Admission(config.policy.limits, config.limits.max_in_flight_per_caller)
+        admission = Admission(config.policy.limits, config.limits.max_in_flight_per_caller, ledger=self._ledger)
         approvals = Approvals(store)
         pipeline = SigningPipeline(keyring, places, config.limits, policy, admission, audit, approvals)
         self._open_pki(store, keyring, pipeline, policy, audit)
@@ -179,6 +174,8 @@ class Worker:
             tracing=tracing,
             audit_log=(config.audit.folder if config.audit_socket is not None else None, config.audit.key),
             office=self._office,
+            ledger=self._ledger,
+            generation=config.generation,
         )
 
     def _open_pki(
@@ -190,19 +187,22 @@ class Worker:
             return
         from hsmsign.daemon import worker_pki  # not small, and not everybody has a CA
 
-        self._office = worker_pki.open_office(config.pki, store, keyring, pipeline, config.limits)
+        self._office = worker_pki.open_office(config.pki, store, keyring, pipeline, config.limits, self._ledger)
+        many = config.workers
         if self._web is not None:
-            self._webs.append(worker_pki.open_relying(self._web, self._office))
+            self._webs.append(worker_pki.open_relying(self._web, self._office, many))
         if self._enroll is not None and config.enroll_tls is not None:
             tls = config.enroll_tls
-            self._webs.append(worker_pki.open_enrolling(self._enroll, self._office, audit, policy, keyring, tls))
+            self._webs.append(worker_pki.open_enrolling(self._enroll, self._office, audit, policy, keyring, tls, many))
 
     def _begin_beside(self, tls: TlsFiles | None, checkpointer: Checkpointer | None) -> list[asyncio.Task[None]]:
         """What goes on beside the calls, until it is cancelled."""
         work: list[Coroutine[Any, Any, None]] = [self._beat()]
         if tls is not None:
-            work.append(self._watch(tls))
-        if checkpointer is not None:
+            work.append(worker_tls.watch(tls, self._webs))
+        if self._siblings is not None and self._config.workers > 1:
+            work.append(self._siblings.run())
+        if checkpointer is not None and self._config.number == 0:  # the others at their end: then it is for the last
             work.append(checkpointer.run(self._config.audit.checkpoint_seconds))
         if self._office is not None:
             work += [self._office.publisher.run(), self._office.responding.run()]
@@ -220,7 +220,7 @@ class Worker:
             return audit
         from hsmsign.daemon.worker_web import open_web  # not small, and not everybody wants it
 
-        audit, web = open_web(
+        audit, web, self._siblings = open_web(
             self._metrics,
             self._config,
             audit=audit,
@@ -230,6 +230,7 @@ class Worker:
             stopping=self._stop.is_set,
             places=places,
             office=lambda: self._office,
+            private=_doors(self._config),
         )
         self._webs.append(web)
         return audit
@@ -266,23 +267,9 @@ class Worker:
         """To the very end: a worker that drains is alive."""
         while True:
             self._control.send("beat")
+            if self._application is not None:
+                self._application.look()
             await asyncio.sleep(_BEAT)
-
-    async def _watch(self, tls: TlsFiles) -> None:
-        """Certificates are renewed and revoked while the daemon runs."""
-        said = ""
-        while True:
-            await asyncio.sleep(_LOOK_EVERY)
-            try:
-                if await asyncio.to_thread(tls.look):
-                    for web in self._webs:
-                        web.renew()
-                    log.info("certificates or CRLs were read anew")
-                said = ""
-            except HsmsignError as error:
-                if error.message != said:  # it is tried again and again: half of the files may be written only
-                    log.error("what changed of the certificates or CRLs is no good: the old stay", error=error.message)
-                said = error.message
 
     def _supervisor_gone(self) -> None:
         log.error("the supervisor is gone")
@@ -297,7 +284,9 @@ class Worker:
         inner = _doors(config) / f"{os.getpid()}.sock"
         inner.unlink(missing_ok=True)
         application.server.add_insecure_port(f"unix:{inner}")
-        return Doorman(self._unix, inner, prefix, config.max_unix_connections, config.limits.max_connections_per_caller)
+        most, of_one = config.max_unix_connections, config.limits.max_connections_per_caller
+        ledger, generation = self._ledger, config.generation
+        return Doorman(self._unix, inner, prefix, most, of_one, ledger=ledger, generation=generation)
 
     def _open_tcp(self, application: Application, listen: str, tls: TlsFiles) -> None:
         try:
@@ -308,7 +297,7 @@ class Worker:
     def _follow(self, keyring: Keyring, device: RemoteDevice) -> None:
         def changed(health: DeviceHealth) -> None:
             log.info("backend", backend=device.name, state=health.state.value, message=health.message)
-            if health.state is DeviceState.READY and self._config.mend:
+            if health.state is DeviceState.READY:
                 task = asyncio.get_running_loop().create_task(_mend(keyring, device.name))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -330,54 +319,39 @@ def _ended(task: asyncio.Task[None]) -> None:
 
 
 def _doors(config: WorkerConfig) -> Path:
-    """Where gRPC's private sockets are."""
+    """Where gRPC's private sockets are, and those between workers."""
     return config.run_dir / "workers"
 
 
-def _give_up(config: WorkerConfig, *, door: bool) -> None:
+def _give_up(config: WorkerConfig) -> None:
     """Take what is needed, and then give up what is not: for good. Raises HsmsignError."""
     raise_descriptors()
-    if door:
-        own_folder(_doors(config))
+    own_folder(_doors(config))
     for missing in confine(worker_files.readable(config), worker_files.writable(config)):
         log.warning("this kernel lacks a protection", missing=missing)
-
-
-def _inherited(fd: int | None) -> socket.socket | None:
-    if fd is None:
-        return None
-    os.set_inheritable(fd, False)
-    return socket.socket(fileno=fd)
 
 
 def main() -> int:
     """Read the control channel's first line, and serve."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--control-fd", type=int, required=True)
-    parser.add_argument("--unix-fd", type=int)
-    parser.add_argument("--metrics-fd", type=int)
-    parser.add_argument("--web-fd", type=int)
-    parser.add_argument("--enroll-fd", type=int)
+    worker_sockets.add_options(parser)
     arguments = parser.parse_args()
     control = ChildControl(arguments.control_fd)
     message = control.receive()
     if message is None:
         return 0
     config: WorkerConfig = from_json(WorkerConfig, message["config"])
-    logs.configure(config.log_level, config.log_format, "worker")
+    logs.configure(config.log_level, config.log_format, "worker" if config.workers == 1 else f"worker {config.number}")
 
-    async def serve() -> int:
-        fds = arguments.unix_fd, arguments.metrics_fd, arguments.web_fd, arguments.enroll_fd
-        return await Worker(config, control, Sockets(*map(_inherited, fds))).run()
+    async def serve(inherited: Inherited) -> int:
+        return await Worker(config, control, inherited).run()
 
     try:
-        _give_up(config, door=arguments.unix_fd is not None)
-        return uvloop.run(serve())
+        inherited = worker_sockets.inherit(arguments, message["slot"])
+        _give_up(config)
+        return uvloop.run(serve(inherited))
     except HsmsignError as error:
         log.error("the worker cannot start", error=error.message, hint=error.hint)
         control.send("failed", message=error.message, hint=error.hint)
         return 78
-
-
-if __name__ == "__main__":
-    sys.exit(main())

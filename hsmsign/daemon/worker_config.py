@@ -76,8 +76,12 @@ class WorkerConfig:
     limits: Limits = field(default_factory=Limits)
     drain_seconds: float = 10.0
     max_unix_connections: int = 1024
-    mend: bool = True
-    """Whether what an earlier crash left half made is mended; not while another worker is still making keys."""
+    workers: int = 1
+    """How many there are of this configuration."""
+    number: int = 0
+    """Which of them this is. The first does what is to be done once."""
+    generation: int = 0
+    """Those of one configuration have the same, and later ones a higher one."""
     tracing: TracingConfig | None = None
     pki: PkiConfig | None = None
     """None: there is no certificate authority."""

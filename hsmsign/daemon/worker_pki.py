@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
 
 from hsmsign.audit.auditing import Audit
 from hsmsign.keyring import Keyring
+from hsmsign.ledger import Ledger
 from hsmsign.model.ca_names import AuthorityName
 from hsmsign.model.caller import Caller
 from hsmsign.model.limits import Limits
@@ -32,14 +34,17 @@ from hsmsign.server.rights import Rights
 from hsmsign.signing import SigningPipeline
 from hsmsign.store import Store
 from hsmsign.store.pki_rows import CertificateRow
-from hsmsign.web import enrolling, relying
-from hsmsign.web.server import WebServer
+
+if TYPE_CHECKING:
+    from hsmsign.web.server import WebServer
 
 
-def open_office(config: PkiConfig, store: Store, keyring: Keyring, pipeline: SigningPipeline, limits: Limits) -> Office:
+def open_office(
+    config: PkiConfig, store: Store, keyring: Keyring, pipeline: SigningPipeline, limits: Limits, ledger: Ledger
+) -> Office:
     """Everything that the authority is made of, and nothing begun yet."""
     urls = Urls(config.url)
-    directory = Directory(store)
+    directory = Directory(store, ledger)
     catalogue = Catalogue(config.profiles)
     signer = Signer(pipeline, limits)
     queue = IssueQueue(store, signer)
@@ -70,17 +75,29 @@ def open_office(config: PkiConfig, store: Store, keyring: Keyring, pipeline: Sig
 
 
 def open_enrolling(
-    sock: socket.socket, office: Office, audit: Audit, policy: Policy, keyring: Keyring, tls: TlsPaths
+    sock: socket.socket,
+    office: Office,
+    audit: Audit,
+    policy: Policy,
+    keyring: Keyring,
+    tls: TlsPaths,
+    workers: int,
 ) -> WebServer:
-    """The HTTPS port for who has a token."""
+    """The HTTPS port for who has a token. Each of the workers gets its part of the connections."""
+    from hsmsign.web import enrolling  # not small, and not everybody wants a port for it
+    from hsmsign.web.server import WebServer
+
     rights = AuthorityRights(office.directory, keyring, Rights(policy, keyring))
 
     async def may(caller: Caller, id: str) -> None:
         await rights.require(caller, Action.ISSUE, AuthorityName(id))
 
-    return WebServer(sock, enrolling.enrolling(office, audit, may), enrolling.CONNECTIONS, tls)
+    return WebServer(sock, enrolling.enrolling(office, audit, may), max(1, enrolling.CONNECTIONS // workers), tls)
 
 
-def open_relying(sock: socket.socket, office: Office) -> WebServer:
-    """The HTTP port for relying parties."""
-    return WebServer(sock, relying.relying(office), relying.CONNECTIONS)
+def open_relying(sock: socket.socket, office: Office, workers: int) -> WebServer:
+    """The HTTP port for relying parties. Each of the workers gets its part of the connections."""
+    from hsmsign.web import relying  # likewise
+    from hsmsign.web.server import WebServer
+
+    return WebServer(sock, relying.relying(office), relying.CONNECTIONS // workers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -19,6 +20,7 @@ from hsmsign.signing.places import Places
 from hsmsign.web import monitoring
 from hsmsign.web.metrics import Certificates, Crls, Devices, Metered, Metrics, Process
 from hsmsign.web.server import WebServer
+from hsmsign.web.siblings import Siblings
 
 if TYPE_CHECKING:
     from hsmsign.pki.office import Office
@@ -35,8 +37,10 @@ def open_web(
     stopping: Callable[[], bool],
     places: Places,
     office: Callable[[], Office | None],
-) -> tuple[Audit, WebServer]:
-    """The audit whose records are counted, and the server."""
+    private: Path,
+) -> tuple[Audit, WebServer, Siblings]:
+    """The audit whose records are counted, the server, and the way to the other workers' metrics, which goes over
+    sockets in the folder `private`."""
 
     def note() -> bytes | None:
         return segments.newest(config.audit.folder) if config.audit_socket is not None else None
@@ -54,12 +58,14 @@ def open_web(
             wrong[f"backends/{config.default_backend}"] = "it keeps failing"
         return wrong
 
-    metrics = Metrics()
+    metrics = Metrics(str(config.number) if config.workers > 1 else "")
     metrics.add(Devices(devices, places.broken_off, places.moved))
     metrics.add(Process(version("hsmsign"), active, waiting, note))
     metrics.add(Certificates(lambda: (*_certificates(config), *_authorities(office()))))
     metrics.add(Crls(lambda: found.publisher.next_updates if (found := office()) is not None else {}))
-    return Metered(audit, metrics), WebServer(sock, monitoring.monitoring(metrics, failing), monitoring.CONNECTIONS)
+    siblings = Siblings(private, config.number, config.workers, metrics.text)
+    server = WebServer(sock, monitoring.monitoring(siblings.text, failing), monitoring.CONNECTIONS)
+    return Metered(audit, metrics), server, siblings
 
 
 def _authorities(office: Office | None) -> Iterator[tuple[str, x509.Certificate]]:

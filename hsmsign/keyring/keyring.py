@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -22,8 +22,11 @@ from hsmsign.keyring import (
     replicas,
 )
 from hsmsign.keyring.attesting import Asked
+from hsmsign.keyring.cache import ResolvedCache
 from hsmsign.keyring.desk import Desk, load
+from hsmsign.keyring.locks import KeyLocks
 from hsmsign.keyring.values import AdoptedObject, Key, ResolvedKey
+from hsmsign.ledger import Ledger
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.attestation import Attestation
 from hsmsign.model.caller import NOBODY, Caller
@@ -45,14 +48,19 @@ class Keyring:
     """
 
     def __init__(
-        self, store: Store, devices: Mapping[str, Device], default_backend: str, *, mended: Iterable[str] = ()
+        self,
+        store: Store,
+        devices: Mapping[str, Device],
+        default_backend: str,
+        *,
+        ledger: Ledger | None = None,
+        locks: KeyLocks | None = None,
     ) -> None:
-        """`mended` names backends on which nothing can have been left half made, or is still being made by
-        another process: they are not mended before their first change here."""
-        self._desk = Desk(store, devices)
+        """`ledger` and `locks` are those of all workers on one store; None: there are no others."""
+        self._desk = Desk(store, devices, ResolvedCache(ledger=ledger), locks or KeyLocks())
         self.default_backend = default_backend
         """Where keys are made where nothing is said."""
-        self._recovered: set[str] = set(mended)
+        self._recovered: set[str] = set()
         self._loading: dict[tuple[str, int], asyncio.Task[ResolvedKey]] = {}
         self.cached = self._desk.cache.get
         """What a name stands for, where it was asked for before; None: ask `resolve`."""

@@ -1,4 +1,5 @@
-"""Which authorities there are. Kept in memory for a moment: another daemon may change them."""
+"""Which authorities there are. Kept in memory for a moment: another daemon may change them. What another worker changes
+is known at once."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection
 
+from hsmsign.ledger import Bell, Ledger
 from hsmsign.model.ca_names import AuthorityName
 from hsmsign.model.errors import AuthorityNotFoundError
 from hsmsign.pki.authority import Authority, Version
@@ -21,21 +23,22 @@ _FRESH = 1.0
 class Directory:
     """The authorities of a store. Belongs to one event loop."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, ledger: Ledger | None = None) -> None:
         self._store = store
+        self._ledger = ledger or Ledger.alone()
         self._known: Mapping[str, Authority] = {}
         self._read_at = -_FRESH
-        self._changes = 0
+        self._seen = -1
         self._reading: asyncio.Task[None] | None = None
 
     def changed(self) -> None:
-        """Forget what was read."""
-        self._changes += 1
-        self._read_at = -_FRESH
+        """Forget what was read, and have others forget."""
+        self._ledger.ring(Bell.AUTHORITIES)
 
     async def everything(self) -> Mapping[str, Authority]:
         """All of them, by their ids."""
-        if time.monotonic() - self._read_at >= _FRESH:
+        changed = self._seen != self._ledger.rung(Bell.AUTHORITIES)
+        if changed or time.monotonic() - self._read_at >= _FRESH:
             if self._reading is None:
                 self._reading = asyncio.get_running_loop().create_task(self._read_anew())
             await asyncio.shield(self._reading)
@@ -44,11 +47,12 @@ class Directory:
     async def _read_anew(self) -> None:
         """Once for all who ask meanwhile; what changes while it is read is read again."""
         try:
-            changes = -1
-            while changes != self._changes:
-                changes, started = self._changes, time.monotonic()
+            while True:
+                changes, started = self._ledger.rung(Bell.AUTHORITIES), time.monotonic()
                 self._known = await self._store.read(self._read)
-            self._read_at = started
+                if changes == self._ledger.rung(Bell.AUTHORITIES):
+                    break
+            self._read_at, self._seen = started, changes
         finally:
             self._reading = None
 

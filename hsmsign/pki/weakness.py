@@ -9,18 +9,6 @@ of 256 bits in 2 ms. EC and Ed25519 keys take microseconds.
 
 from __future__ import annotations
 
-from badkeys.rsakeys import (  # type: ignore[import-untyped]
-    fermat,
-    pattern,
-    roca,
-    rsabias,
-    rsainvalid,
-    rsapoly,
-    sharedprimes,
-    smalld,
-    smallfactors,
-    xzbackdoor,
-)
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from hsmsign.model.errors import WeakKeyError
@@ -33,19 +21,6 @@ EXPONENT_BITS_MAX = 256
 _EXPONENT_MIN = 65_537
 _MAKE_ANOTHER = "make a new key, with software that is kept up to date"
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
-_CHECKS = {
-    # the cheap ones first
-    rsainvalid: "its exponent is out of range",
-    xzbackdoor: "it carries orders for the backdoor in xz (CVE-2024-3094)",
-    pattern: "its modulus repeats a byte",
-    smallfactors: "its modulus has a small factor",
-    rsabias: "its modulus is no product of random primes: its bits are unevenly set",
-    rsapoly: "its modulus is no product of random primes: a polynomial factors it (CVE-2021-41117 and its like)",
-    sharedprimes: "a prime of it is in other keys, too",
-    roca: "a faulty chip made it (ROCA, CVE-2017-15361)",
-    fermat: "its primes are too near to each other (Fermat, CVE-2022-26320)",
-    smalld: "its private exponent is small (Wiener)",
-}
 _FIELD = 2**255 - 19
 _ORDER_8 = 2707385501144840649318225287225658788936804267575313519463743609750303402022
 _SMALL_ORDER = frozenset({0, 1, _FIELD - 1, _ORDER_8, _FIELD - _ORDER_8})
@@ -103,7 +78,9 @@ def _check_rsa(numbers: rsa.RSAPublicNumbers) -> None:
             "the RSA key has a public exponent that is even, below 65537 or above 2^256",
             "make a new key with the exponent 65537",
         )
-    for check, found in _CHECKS.items():
+    from hsmsign.pki.rsa_checks import CHECKS  # not small, and not every authority is asked about RSA keys
+
+    for check, found in CHECKS.items():
         if check(n, e=e) is not False:
             raise _weak(check.__name__, f"the RSA key is known to be weak: {found}", _MAKE_ANOTHER)
 

@@ -16,6 +16,7 @@ from hsmsign.audit.auditing import Audit
 from hsmsign.devices.base import Device
 from hsmsign.keyring import Keyring
 from hsmsign.keyring.approvals import Approvals
+from hsmsign.ledger import Ledger
 from hsmsign.policy import Policy
 from hsmsign.server.approvals import ApprovalService
 from hsmsign.server.audit import AuditService
@@ -48,6 +49,10 @@ class Application:
         """Calls that are under way."""
         return self._guard.active()
 
+    def look(self) -> None:
+        """To be called about once a second."""
+        self._guard.look()
+
     def set_serving(self, serving: bool) -> None:
         """What the health service says of the daemon as a whole."""
         self._health.set_serving(serving)
@@ -79,11 +84,14 @@ def build(
     audit_log: tuple[Path | None, str],
     office: Office | None = None,
     tracing: Tracing | None = None,
+    ledger: Ledger | None = None,
+    generation: int = 0,
 ) -> Application:
     """Put all services on a server. Needs a running event loop. `audit_log` is the log's folder (None: there is none),
-    and the id of the key that signs its checkpoints; `office` is the certificate authority, where there is one."""
+    and the id of the key that signs its checkpoints; `office` is the certificate authority, where there is one;
+    `ledger` is where all workers count, `generation` tells which of them take calls together."""
     server = grpc.aio.server(options=_options(limits))
-    guard = Guard(identify, limits, audit, tracing)
+    guard = Guard(identify, limits, audit, tracing, ledger, generation)
     rights = Rights(policy, keyring)
     services: dict[ServiceDescriptor, object] = {
         keys_pb2.DESCRIPTOR.services_by_name["KeyService"]: KeyService(keyring, rights),

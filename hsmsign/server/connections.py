@@ -2,10 +2,14 @@
 
 gRPC tells a service the peer of each call, and nothing when a connection ends. So the peers of a caller are kept as
 they are met, and where there are too many the kernel is asked which of them are still there.
+
+All workers count in one ledger, and each knows its own: where what the others have is too much they are asked to look,
+which takes them a second.
 """
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import sys
 import time
@@ -13,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
+from hsmsign.ledger import Bell, Claim, Claims, Ledger
 from hsmsign.model.errors import CallerLimitError
 
 _TABLES = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
@@ -21,6 +26,7 @@ _LOOK_EVERY = 1.0
 """Seconds between two looks at one caller's connections."""
 _FORGET_EVERY = 4096
 """New peers after which all that are gone are forgotten."""
+_REMEMBERED = 4096
 
 
 class Connections:
@@ -31,9 +37,16 @@ class Connections:
         most: int,
         established: Callable[[], set[str]] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        ledger: Ledger | None = None,
+        generation: int = 0,
     ) -> None:
         """`most`: of one caller. `established` gives the remote ends of the connections that there are."""
         self._most = most
+        self._ledger = ledger or Ledger.alone()
+        self._generation = generation
+        self._rung = self._ledger.rung(Bell.CONNECTIONS)
+        self._claims = functools.lru_cache(_REMEMBERED)(self._claims_of)
         self._established = established or (lambda: set(_remote_ends(_TABLES)))
         self._clock = clock
         self._peers: dict[str, set[str]] = {}
@@ -47,11 +60,15 @@ class Connections:
         peers = self._peers.get(caller)
         if (peers is not None and peer in peers) or not peer.startswith("ip"):
             return
-        if peers is not None and len(peers) >= self._most:
-            peers = self._still_there(caller, peers)
-        if peers is not None and len(peers) >= self._most:
+        refused = self._ledger.enter(self._claims(caller), 1)
+        if refused is not None and self._looks(caller):
+            refused = self._ledger.enter(self._claims(caller), 1)
+            if refused is not None:  # only then was it in vain: callers that come and go are not refused
+                self._looked[caller] = self._clock()
+                self._ledger.ring(Bell.CONNECTIONS)
+        if refused is not None:
             raise CallerLimitError(
-                f"{caller} has {len(peers)} connections open, and may have no more",
+                f"{caller} has {refused.under_way} connections open, and may have no more",
                 hint="use fewer, each for many calls; see server.limits.max_connections_per_caller",
                 metadata={"principal": caller},
                 retry_after=_LOOK_EVERY,
@@ -61,15 +78,23 @@ class Connections:
         if self._met % _FORGET_EVERY == 0:
             self._forget()
 
-    def _still_there(self, caller: str, peers: set[str]) -> set[str]:
-        now = self._clock()
-        if now - self._looked.get(caller, -_LOOK_EVERY) < _LOOK_EVERY:
-            return peers
-        self._keep(caller, self._established())
-        left = self._peers.get(caller, set())
-        if len(left) >= self._most:  # only then was it in vain: callers that come and go are not refused
-            self._looked[caller] = now
-        return left
+    def look(self) -> None:
+        """Forget connections that are gone, where another worker asked for it since the last time."""
+        rung = self._ledger.rung(Bell.CONNECTIONS)
+        if rung != self._rung:
+            self._rung = rung
+            self._forget()
+
+    def _claims_of(self, caller: str) -> Claims:
+        return Claims([Claim(("connections", str(self._generation), caller), most=self._most)])
+
+    def _looks(self, caller: str) -> bool:
+        """Forget those of a caller that are gone, unless that was in vain just now."""
+        if self._clock() - self._looked.get(caller, -_LOOK_EVERY) < _LOOK_EVERY:
+            return False
+        if caller in self._peers:
+            self._keep(caller, self._established())
+        return True
 
     def _forget(self) -> None:
         there = self._established()
@@ -78,7 +103,10 @@ class Connections:
         self._looked = {caller: at for caller, at in self._looked.items() if caller in self._peers}
 
     def _keep(self, caller: str, there: set[str]) -> None:
-        left = {peer for peer in self._peers[caller] if _end(peer) in there}
+        before = self._peers[caller]
+        left = {peer for peer in before if _end(peer) in there}
+        if len(left) < len(before):
+            self._ledger.leave(self._claims(caller), len(before) - len(left))
         if left:
             self._peers[caller] = left
         else:

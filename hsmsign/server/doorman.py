@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 import hsmsign._native._front as _front
+from hsmsign.ledger import Ledger
 from hsmsign.model.errors import ConfigurationError, HsmsignError
 
 _ffi: Any = _front.ffi
@@ -69,10 +70,19 @@ class Doorman:
     """
 
     def __init__(
-        self, listen: socket.socket, inner_path: Path, prefix: str, max_connections: int, max_of_a_uid: int
+        self,
+        listen: socket.socket,
+        inner_path: Path,
+        prefix: str,
+        max_connections: int,
+        max_of_a_uid: int,
+        *,
+        ledger: Ledger | None = None,
+        generation: int = 0,
     ) -> None:
         """Start the thread. `listen` is borrowed and must stay open; connections beyond the limits, or beyond what is
-        `affordable`, are closed at once.
+        `affordable`, are closed at once. In a ledger they are counted with those of all workers of the generation, and
+        who has the fewest is given new ones.
 
         Raises ConfigurationError for a path or prefix that is too long."""
         self._listen = listen
@@ -89,6 +99,11 @@ class Doorman:
                 configured_of_a_user=max_of_a_uid,
                 hint="each takes three descriptors (LimitNOFILE, ulimit -Hn), and a user gets half of all at most",
             )
+        self._ledger = ledger  # outlives the thread
+        if ledger is not None:
+            config.ledger, config.generation = ledger.native, generation
+            config.shared_connections = max_connections
+            config.shared_of_a_uid = max(1, min(max_of_a_uid, max_connections // 2))
         out = _ffi.new("hsm_doorman **")
         status = _lib.hsm_doorman_start(config, out)
         if status == _lib.HSM_E_BAD_INPUT:

@@ -29,6 +29,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from hsmsign.audit.auditing import Audit
 from hsmsign.audit.records import OK, CallMade
+from hsmsign.ledger import Claim, Claims, Ledger
 from hsmsign.model.caller import Caller
 from hsmsign.model.errors import (
     AuditUnavailableError,
@@ -53,6 +54,7 @@ _SIGNING = frozenset({"Sign", "SignBatch", "SignStream"})
 _READING = ("Get", "List", "Prove", "Verify")
 """How the names of calls begin that change nothing: they may be cut short. So may those that answer with a stream."""
 _CANCELLED = "CANCELLED"
+_REMEMBERED = 4096
 
 
 class Refused(Protocol):
@@ -91,13 +93,24 @@ class Call:
 class Guard:
     """Stands around every method of the servicers that are given to `handlers`."""
 
-    def __init__(self, identify: Identify, limits: Limits, audit: Audit, tracing: Tracing | None = None) -> None:
+    def __init__(
+        self,
+        identify: Identify,
+        limits: Limits,
+        audit: Audit,
+        tracing: Tracing | None = None,
+        ledger: Ledger | None = None,
+        generation: int = 0,
+    ) -> None:
+        """Calls and connections are counted in the ledger, with those of other workers; the connections with those of
+        this generation, since all others are closing."""
         self._tracing = tracing
+        self._ledger = ledger or Ledger.alone()
         self._identify = identify
         self._audit = audit
         self._max_calls = limits.max_calls_per_caller
-        self._connections = Connections(limits.max_connections_per_caller)
-        self._calls: dict[str, int] = {}
+        self._connections = Connections(limits.max_connections_per_caller, ledger=self._ledger, generation=generation)
+        self._claims = functools.lru_cache(_REMEMBERED)(self._claims_of)
         self._log = structlog.get_logger("hsmsign.server").bind()
         self._prefix = os.urandom(4).hex()
         self._numbers = itertools.count(1)
@@ -114,6 +127,10 @@ class Guard:
     def active(self) -> int:
         """Calls that are under way."""
         return self._active
+
+    def look(self) -> None:
+        """To be called about once a second: connections that are gone make room, where somebody asks for it."""
+        self._connections.look()
 
     async def drain(self, seconds: float) -> None:
         """Take no new calls, and wait at most so long for those that are under way, also where nobody waits for their
@@ -248,23 +265,21 @@ class Guard:
 
     def _enter(self, caller: Caller) -> Caller:
         """Count a call. Raises CallerLimitError, and then nothing is counted."""
-        calls = self._calls.get(caller.name, 0)
-        if calls >= self._max_calls:
+        refused = self._ledger.enter(self._claims(caller.name), 1)
+        if refused is not None:
             raise CallerLimitError(
-                f"{caller.name} has {calls} calls under way, and may have no more",
+                f"{caller.name} has {refused.under_way} calls under way, and may have no more",
                 hint="wait for some of them; see server.limits.max_calls_per_caller",
                 metadata={"principal": caller.name},
                 retry_after=0.1,
             )
-        self._calls[caller.name] = calls + 1
         return caller
 
     def _leave(self, caller: Caller) -> None:
-        left = self._calls[caller.name] - 1
-        if left:
-            self._calls[caller.name] = left
-        else:
-            del self._calls[caller.name]
+        self._ledger.leave(self._claims(caller.name), 1)
+
+    def _claims_of(self, name: str) -> Claims:
+        return Claims([Claim(("calls", name), most=self._max_calls)])
 
     async def _refused(self, said: _Said, reason: str, name: str = "", approval: str = "") -> None:
         with contextlib.suppress(AuditUnavailableError):  # the caller hears no, and why, in any case

@@ -30,11 +30,26 @@ _OTHER = "other"
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
+class _Labelled:
+    """What a registry has, with one more label."""
+
+    def __init__(self, registry: CollectorRegistry, label: Mapping[str, str]) -> None:
+        self._registry = registry
+        self._label = label
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            family.samples = [one._replace(labels={**one.labels, **self._label}) for one in family.samples]
+            yield family
+
+
 class Metrics:
     """The counters of one worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: str = "") -> None:
+        """`worker`: its name, a label of all its series; "": there is no other, and no label."""
         self.registry = CollectorRegistry()
+        self._told = _Labelled(self.registry, {"worker": worker}) if worker else self.registry
         self._calls = Counter(
             "hsmsign_calls", "Calls, but for those that sign.", ["method", "outcome"], registry=self.registry
         )
@@ -74,7 +89,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """The metrics as they are now."""
-        return bytes(generate_latest(self.registry))  # type: ignore[no-untyped-call]
+        return bytes(generate_latest(self._told))  # type: ignore[no-untyped-call]
 
     def _of(self, made: SignaturesMade, outcome: str) -> tuple[Counter, Histogram]:
         scheme = "" if made.scheme is None else made.scheme.name

@@ -76,6 +76,58 @@ void hsm_link_release(hsm_link *link, uint64_t order_id);
 
 uint32_t hsm_link_jobs(const hsm_link *link);
 
+/* ---- ledger: what the front workers of one daemon count together ---------------------------------------
+ * A piece of shared memory that the supervisor makes and every worker maps. Who is counted has a tag, and of each tag
+ * every worker has a cell of its own for what it has under way: one that is killed leaves nothing counted once the
+ * supervisor has released its slot. A rate is one number for all, the moment at which what was let in is paid for
+ * (the generic cell rate algorithm, ITU-T I.371, annex A). The lock is held for a few loads and stores and never over
+ * a system call; it is robust: who is killed while he holds it holds up nobody.
+ */
+typedef struct hsm_ledger hsm_ledger;
+
+enum { HSM_LEDGER_SLOTS = 32, HSM_LEDGER_BELLS = 3 };
+
+typedef struct hsm_claim {
+    uint64_t tag[2];      /* the first is not 0; none of a call's claims is the same as another */
+    uint32_t most;        /* under way at a time, 0: any; where nothing is, more than that gets in alone */
+    uint64_t slack_ns;    /* how far ahead of its rate it may be: burst - 1 intervals */
+    double interval_ns;   /* of its rate, 0: any */
+} hsm_claim;
+
+typedef struct hsm_no_entry {
+    uint32_t claim;       /* which of them */
+    uint32_t under_way;   /* of all workers */
+    uint64_t wait_ns;     /* 0: it is `most` that is reached */
+} hsm_no_entry;
+
+/* Makes one; *fd is the caller's, for others to map. The maker has no slot, and may not enter. */
+hsm_status hsm_ledger_new(int *fd, hsm_ledger **out);
+/* Maps the one of another process, as the holder of `slot`. `fd` stays the caller's. */
+hsm_status hsm_ledger_open(int fd, uint32_t slot, hsm_ledger **out);
+void hsm_ledger_free(hsm_ledger *ledger); /* safe on NULL */
+
+/* For the maker: hands out a slot that nobody has; HSM_E_FULL: there is none. */
+hsm_status hsm_ledger_take(hsm_ledger *ledger, uint32_t *slot);
+/* For the maker: its holder is dead. What it had under way is no longer counted, and all bells ring: it may have died
+ * before it rang. */
+hsm_status hsm_ledger_release(hsm_ledger *ledger, uint32_t slot);
+
+/* Counts `count` for all claims, or for none: HSM_E_FULL and `*why`. HSM_E_BUSY: so many others are counted at the
+ * moment that there is no room. `now_ns`: 0 where no claim has a rate. May be called from any thread, as
+ * hsm_ledger_leave. */
+hsm_status hsm_ledger_enter(hsm_ledger *ledger, const hsm_claim *claims, uint32_t claim_count, uint32_t count,
+                            uint64_t now_ns, hsm_no_entry *why);
+/* What was entered is over. */
+void hsm_ledger_leave(hsm_ledger *ledger, const hsm_claim *claims, uint32_t claim_count, uint32_t count);
+
+/* Bells: how often one was rung by anybody, and ringing it; gives the new number. */
+uint64_t hsm_ledger_rung(const hsm_ledger *ledger, uint32_t bell);
+uint64_t hsm_ledger_ring(hsm_ledger *ledger, uint32_t bell);
+
+/* How much this worker has at its door; UINT32_MAX: it takes nothing. Whether another has less. */
+void hsm_ledger_set_load(hsm_ledger *ledger, uint32_t load);
+int hsm_ledger_others_have_less(const hsm_ledger *ledger);
+
 /* ---- doorman: who is on the other side of a Unix socket ------------------------------------------
  * gRPC tells a service nothing of a Unix peer's credentials, but does tell it the peer's address. The
  * doorman accepts on the public socket, reads SO_PEERCRED, connects to gRPC's private socket from an
@@ -91,6 +143,10 @@ typedef struct hsm_doorman_config {
     const char *prefix;         /* of the abstract address, at most 50 bytes; copied */
     uint32_t max_connections;   /* more are closed at once */
     uint32_t max_of_a_uid;      /* likewise, of the connections of one user */
+    hsm_ledger *ledger;         /* borrowed: counts them with those of other workers; NULL: there are none */
+    uint32_t shared_connections; /* of all workers that are counted together */
+    uint32_t shared_of_a_uid;
+    uint64_t generation;        /* of the workers that are counted together */
 } hsm_doorman_config;
 
 hsm_status hsm_doorman_start(const hsm_doorman_config *config, hsm_doorman **out);

@@ -47,7 +47,11 @@ static void set_up_for(uint32_t max, uint32_t max_of_a_uid)
     (void)snprintf(inner_path, sizeof inner_path, "/tmp/hsm-door-%d-i", (int)getpid());
     outer_listen = listen_at(outer_path);
     inner_listen = listen_at(inner_path);
-    const hsm_doorman_config config = {outer_listen, inner_path, "hsmsign/test", max, max_of_a_uid};
+    const hsm_doorman_config config = {.listen_fd = outer_listen,
+                                       .inner_path = inner_path,
+                                       .prefix = "hsmsign/test",
+                                       .max_connections = max,
+                                       .max_of_a_uid = max_of_a_uid};
     CHECK(hsm_doorman_start(&config, &doorman) == HSM_OK);
 }
 
@@ -387,6 +391,55 @@ static void a_bell_that_rings_late_does_not_ring_for_ever(void)
     tear_down();
 }
 
+/* Two doormen at one door, each of a worker of its own. */
+static void connections_are_shared_out_and_counted_together(void)
+{
+    hsm_ledger *maker, *ledgers[2];
+    hsm_doorman *doormen[2];
+    int memory, callers[9];
+    uint32_t slot;
+    (void)snprintf(outer_path, sizeof outer_path, "/tmp/hsm-door-%d-o", (int)getpid());
+    (void)snprintf(inner_path, sizeof inner_path, "/tmp/hsm-door-%d-i", (int)getpid());
+    outer_listen = listen_at(outer_path);
+    inner_listen = listen_at(inner_path);
+    CHECK(hsm_ledger_new(&memory, &maker) == HSM_OK);
+    for (int i = 0; i < 2; i++) {
+        CHECK(hsm_ledger_take(maker, &slot) == HSM_OK && hsm_ledger_open(memory, slot, &ledgers[i]) == HSM_OK);
+        const hsm_doorman_config config = {.listen_fd = outer_listen,
+                                           .inner_path = inner_path,
+                                           .prefix = "hsmsign/test",
+                                           .max_connections = 100,
+                                           .max_of_a_uid = 100,
+                                           .ledger = ledgers[i],
+                                           .shared_connections = 100,
+                                           .shared_of_a_uid = 8,
+                                           .generation = 1};
+        CHECK(hsm_doorman_start(&config, &doormen[i]) == HSM_OK);
+    }
+    for (uint32_t i = 0; i < 8; i++) {
+        callers[i] = call();
+        while (hsm_doorman_connections(doormen[0]) + hsm_doorman_connections(doormen[1]) <= i)
+            (void)usleep(1000);
+    }
+    CHECK(hsm_doorman_connections(doormen[0]) == 4 && hsm_doorman_connections(doormen[1]) == 4);
+    char byte;
+    callers[8] = call();
+    CHECK(read(callers[8], &byte, 1) == 0); /* one too many, of both together */
+    for (int i = 0; i < 9; i++)
+        (void)close(callers[i]);
+    for (int i = 0; i < 2; i++)
+        hsm_doorman_free(doormen[i]);
+    hsm_no_entry why;
+    const hsm_claim nobody_left = {.tag = {UINT64_C(0x646f6f72736d616e) ^ 1, getuid()}, .most = 8};
+    CHECK(hsm_ledger_enter(ledgers[0], &nobody_left, 1, 8, 1, &why) == HSM_OK);
+    for (int i = 0; i < 2; i++)
+        hsm_ledger_free(ledgers[i]);
+    hsm_ledger_free(maker);
+    (void)close(memory);
+    (void)close(outer_listen);
+    (void)close(inner_listen);
+}
+
 int main(void)
 {
     int passed = 0;
@@ -403,6 +456,7 @@ int main(void)
     RUN(one_user_leaves_room_for_others);
     RUN(a_closed_door_keeps_what_is_open);
     RUN(a_bell_that_rings_late_does_not_ring_for_ever);
+    RUN(connections_are_shared_out_and_counted_together);
     (void)printf("%d passed, 0 failed\n", passed);
     return 0;
 }

@@ -18,7 +18,7 @@ from hsmsign.audit import proofs, reading, segments, verifying
 from hsmsign.audit.log import AuditLog
 from hsmsign.audit.proofs import Proof
 from hsmsign.model.errors import AuditError, ConfigurationError, NotFoundError
-from tests.support.audit_log import VERIFIER, checkpoint, fill, make
+from tests.support.audit_log import VERIFIER, checkpoint, fill, make, signed
 
 FULL = segments.SEGMENT
 
@@ -185,6 +185,19 @@ def test_only_checkpoints_of_this_log_are_kept(folder: Path, tmp_path: Path) -> 
     with pytest.raises(AuditError, match="never had"):
         log.keep(other)
     log.close()
+
+
+def test_a_checkpoint_that_is_older_than_another_takes_no_place(folder: Path) -> None:
+    log = AuditLog.open(folder)
+    fill(log, 3)
+    older = signed(log)
+    fill(log, 2)
+    newer = signed(log)
+    log.keep(newer)
+    log.keep(older)  # its worker was slower
+    log.close()
+    assert segments.newest(folder) == newer
+    AuditLog.open(folder).close()
 
 
 def rewrite(path: Path, lines: list[bytes]) -> None:

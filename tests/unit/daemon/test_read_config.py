@@ -92,3 +92,23 @@ def test_the_audit_log_lies_where_a_worker_cannot_write(tmp_path: Path, folder: 
     if folder == ".":
         text = '[store]\nurl = "sqlite:///hsmsign.db"\n' + text
     assert "where workers write" in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("cores", "kind", "workers"),
+    [(1, "softhsm", 1), (2, "softhsm", 1), (8, "softhsm", 4), (64, "softhsm", 8), (2, "pkcs11", 1), (4, "pkcs11", 3)],
+)
+def test_auto_leaves_processors_to_devices_that_sign_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, kind: str, workers: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    backend = BACKEND.replace('"softhsm"', f'"{kind}"')
+    assert read(written(tmp_path, f'[server]\nworkers = "auto"\n{backend}')).workers == workers
+
+
+def test_there_is_one_worker_unless_said_and_each_of_several_gets_its_part(tmp_path: Path) -> None:
+    assert read(written(tmp_path, BACKEND)).workers == 1
+    limits = "limits = { max_in_flight = 10 }\n"
+    three = read(written(tmp_path, f"[server]\nworkers = 3\n{limits}{BACKEND}")).for_worker("", (), None)
+    assert three.limits.max_in_flight == 3  # never more together than was said
+    assert "too little for 16 workers" in refused(tmp_path, f"[server]\nworkers = 16\n{limits}{BACKEND}")

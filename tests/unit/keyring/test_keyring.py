@@ -9,6 +9,7 @@ import pytest
 
 from hsmsign.keyring import Keyring, ResolvedKey
 from hsmsign.keyring.cache import ResolvedCache
+from hsmsign.ledger import Ledger, Ledgers
 from hsmsign.model.algorithms import KeyAlgorithm
 from hsmsign.model.errors import (
     BackendNotFoundError,
@@ -245,6 +246,22 @@ def test_the_names_that_were_used_last_are_remembered() -> None:
     cache.get("keys/a")
     cache.put("keys/c", key, cache.generation)
     assert [cache.get(name) is not None for name in ("keys/a", "keys/b", "keys/c")] == [True, False, True]
+
+
+def test_what_another_worker_changes_is_no_longer_remembered() -> None:
+    ledgers = Ledgers()
+    ours, theirs = (ResolvedCache(9, Ledger(ledgers.fd, ledgers.take())) for _ in range(2))
+    key = ResolvedKey("n", "soft", b"l", P256, VersionState.ENABLED, b"", KeyFacts("n"))
+    before = ours.generation
+    ours.put("keys/n", key, before)
+    theirs.forget("other")
+    assert ours.get("keys/n") is None  # only they know what they changed
+    ours.put("keys/n", key, before)  # read before the change
+    assert ours.get("keys/n") is None
+    ours.put("keys/n", key, ours.generation)
+    ours.forget("other")
+    assert ours.get("keys/n") is key  # our own change was of another key
+    ledgers.close()
 
 
 async def test_a_caller_that_goes_away_while_disabling_does_not_leave_the_version_remembered(keyring: Keyring) -> None:

@@ -1,0 +1,77 @@
+"""Single calls of several callers, each a process of its own: a daemon with two front workers beside one with one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from bench.loads import Figures
+from bench.scene import KEY, Scene
+
+Add = Callable[[str, Callable[[], float], Callable[[], Figures]], None]
+_CALLERS = 4
+_CALLER = """
+import asyncio, json, sys, time
+from hsmsign import aio
+where, key, at_once, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+async def run():
+    latencies = []
+    connecting = aio.connect(where) if where.startswith("unix:") else aio.connect(client_file=where)
+    async with connecting as client:
+        await client.sign(key, digest=bytes(32))
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        end = time.perf_counter() + seconds
+        async def caller():
+            while (began := time.perf_counter()) < end:
+                await client.sign(key, digest=bytes(32))
+                latencies.append(time.perf_counter() - began)
+        await asyncio.gather(*(caller() for _ in range(at_once)))
+    print(json.dumps(latencies))
+asyncio.run(run())
+"""
+
+
+def singles(where: str, at_once: int, seconds: float) -> Figures:
+    """Sign calls of all callers, so many at once from each."""
+    command = [sys.executable, "-c", _CALLER, where, KEY, str(at_once), str(seconds)]
+    callers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(_CALLERS)
+    ]
+    for caller in callers:
+        assert caller.stdout is not None
+        caller.stdout.readline()
+    began = time.perf_counter()
+    for caller in callers:
+        assert caller.stdin is not None
+        caller.stdin.write("\n")
+        caller.stdin.flush()
+    latencies: list[float] = []
+    for caller in callers:
+        latencies += json.loads(caller.communicate()[0])
+    return Figures(len(latencies) / (time.perf_counter() - began), tuple(latencies))
+
+
+def _two(text: str) -> str:
+    return text.replace("workers = 1 ", "workers = 2 ")
+
+
+def report(add: Add, seconds: float) -> tuple[float, float]:
+    """Measure, each pair in one run; the ratio is to one worker. Answers with the memory of both idle daemons, MiB."""
+    with Scene.build() as one, Scene.build(edit=_two) as two:
+        idle = one.memory(), two.memory()
+        for at_once in (1, 16):
+            for way in ("Unix socket", "mTLS"):
+                ends = [
+                    f"unix://{scene.folder}/run/hsmsign.sock" if way == "Unix socket" else f"{scene.folder}/client.toml"
+                    for scene in (one, two)
+                ]
+                add(
+                    f"Sign, {_CALLERS} callers with {at_once} at once, {way}, 2 workers",
+                    lambda e=ends, n=at_once: singles(e[0], n, seconds).rate,  # type: ignore[misc]
+                    lambda e=ends, n=at_once: singles(e[1], n, seconds),  # type: ignore[misc]
+                )
+    return idle
