@@ -18,7 +18,8 @@ GENERATED_NEEDS = ["-Wno-unused-parameter", "-Wno-missing-field-initializers", "
 PYTHON = """
 extern "Python" hsm_status hsm_python_open(const struct hsm_reference *, void **, struct hsm_words *);
 extern "Python" hsm_status hsm_python_sign(void *, const struct hsm_wish *, uint8_t *, size_t *, struct hsm_words *);
-extern "Python" hsm_status hsm_python_public_key(void *, uint8_t *, size_t *, struct hsm_words *);
+extern "Python" hsm_status hsm_python_public_key(void *, uint8_t *, size_t *, struct hsm_version *,
+                                                  struct hsm_words *);
 extern "Python" void hsm_python_close(void *);
 void OPENSSL_free_pointer(void *);
 """

@@ -86,8 +86,13 @@ def client_context(
 def use_key(
     context: ssl.SSLContext, chain: Pem, key: Key, *, deadline: float = DEADLINE_SECONDS, verify: bool = False
 ) -> None:
-    """Give a context its certificate and key, or others: handshakes from now on use these. Raises as above."""
-    provider.load()
+    """Give a context its certificate and key, or others: handshakes from now on use these. Raises as above.
+
+    OpenSSL does not let a context change while another thread begins a handshake with it. So this is for before it
+    serves, or for the thread that does all its handshakes (asyncio's loop). Where several do, `ServerNames.reload` goes
+    over to another context instead.
+    """
+    provider.load(for_files=isinstance(key, str | Path))
     pem = _read(chain)
     if isinstance(key, str) and key.startswith("hsmsign:"):
         with _as_file(pem) as chain_path, _as_file(KeyReference.of_uri(key).to_pem()) as key_path:

@@ -17,6 +17,7 @@ from typing import Any
 
 import hsmsign._native._tls as _tls
 from hsmsign.model.errors import CapabilityMissingError, ConfigurationError, HsmsignError
+from hsmsign.tls.callbacks import unexpected
 
 _ffi, _lib = _tls.ffi, _tls.lib
 _HINT = "use a Python whose ssl is linked to the system's OpenSSL, and build this package for it"
@@ -142,7 +143,7 @@ def on_hello(listening: ssl.SSLContext, choose: Choose) -> object:
     return handle
 
 
-@_ffi.def_extern(error=ssl.AlertDescription.ALERT_DESCRIPTION_INTERNAL_ERROR)  # type: ignore[untyped-decorator]
+@_ffi.def_extern(error=ssl.AlertDescription.ALERT_DESCRIPTION_INTERNAL_ERROR, onerror=unexpected)  # type: ignore[untyped-decorator]
 def hsm_tls_choose(arg: Any, ssl_pointer: Any, name: Any, size: int) -> int:
     """Called by native/tls/hello.c."""
     choose: Choose = _ffi.from_handle(arg)

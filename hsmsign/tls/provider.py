@@ -24,6 +24,7 @@ from hsmsign.client.configuration import Endpoint, TlsFiles
 from hsmsign.client.remote import RemoteSigner
 from hsmsign.model.algorithms import Scheme
 from hsmsign.model.errors import CapabilityMissingError, ConfigurationError, HsmsignError
+from hsmsign.tls.callbacks import unexpected
 
 _LENT = "inprocess:"
 _OK, _BAD_INPUT, _BROKEN = 0, 9, 12
@@ -38,9 +39,9 @@ class _Way:
         self._name = name
         self._seconds = seconds
         self._endpoint = endpoint
-        self._client = client
-        self._own = client is None
-        self._process = os.getpid()
+        self._lent = client
+        self._at: tuple[int, Client] | None = None if client is None else (os.getpid(), client)
+        """Of which process the connection is: written and read as one, since threads do so without a lock."""
         self._lock = threading.Lock()
 
     def sign(self, data: bytes, scheme: Scheme, *, is_message: bool) -> bytes:
@@ -50,25 +51,35 @@ class _Way:
         return self._found().sign(self._name, digest=data, scheme=scheme, deadline=self._seconds).value
 
     def public_key(self) -> bytes:
-        """SubjectPublicKeyInfo. Raises HsmsignError."""
-        return self._found().public_key_info(self._name, deadline=self._seconds).der
+        """SubjectPublicKeyInfo. Signatures from now on are by this version. Raises HsmsignError."""
+        info = self._found().public_key_info(self._name, deadline=self._seconds)
+        self._name = info.key_version
+        return info.der
+
+    @property
+    def key_version(self) -> str:
+        """What signs."""
+        return self._name
 
     def close(self) -> None:
         """Let go of the connection where it was made here."""
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None and self._own and self._process == os.getpid():
-            client.close()
+        at, self._at = self._at, None
+        if at is not None and at[0] == os.getpid() and at[1] is not self._lent:
+            at[1].close()
+
+    def forked(self) -> None:
+        """In a child: whoever had the lock in the parent is not here."""
+        self._lock = threading.Lock()
 
     def _found(self) -> Client:
-        client = self._client
-        if client is not None and self._process == os.getpid():
-            return client
+        at = self._at
+        if at is not None and at[0] == os.getpid():
+            return at[1]
         with self._lock:
-            if self._client is None or self._process != os.getpid():
-                self._client = Client(self._endpoint, deadline=self._seconds)
-                self._own, self._process = True, os.getpid()
-            return self._client
+            at = self._at
+            if at is None or at[0] != os.getpid():
+                at = self._at = os.getpid(), Client(self._endpoint, deadline=self._seconds)
+            return at[1]
 
 
 @dataclass(slots=True)
@@ -85,11 +96,21 @@ _lent: dict[str, _Way] = {}
 _opened: dict[int, tuple[Any, _Way]] = {}
 
 
-def load() -> None:
-    """Register the provider, if that was not done. Raises CapabilityMissingError where `ssl` cannot see it."""
+def load(*, for_files: bool = False) -> None:
+    """Register the provider, if that was not done. Raises CapabilityMissingError where `ssl` cannot see it, or where
+    openssl.cnf has loaded hsmsign.so: that reads references in files (`for_files`), and knows nothing of this process.
+    """
     with _state.lock:
         if _state.signer is not None:
             return
+        if _lib.hsm_inprocess_is_taken():
+            if for_files:
+                return
+            raise CapabilityMissingError(
+                "openssl.cnf has loaded hsmsign.so into this process, and OpenSSL takes one provider of a name",
+                hint="give the key as the file of a reference (hsmsign key reference NAME), or run the program with an"
+                " openssl.cnf that does not name hsmsign",
+            )
         path = getattr(_ssl, "__file__", "") or ""
         if not _lib.hsm_inprocess_is_shared_with(os.fsencode(path)):
             ours = _ffi.string(_lib.hsm_inprocess_openssl()).decode()
@@ -102,12 +123,12 @@ def load() -> None:
         signer = _ffi.new("struct hsm_signer *")
         signer.open, signer.sign = _lib.hsm_python_open, _lib.hsm_python_sign
         signer.public_key, signer.close = _lib.hsm_python_public_key, _lib.hsm_python_close
+        _state.signer = signer  # C keeps it, whatever becomes of this
         words = _ffi.new("struct hsm_words *")
         if not _lib.hsm_inprocess_load(signer, words):
             raise CapabilityMissingError(
                 f"OpenSSL does not take the provider: {_ffi.string(words.text).decode(errors='replace')}"
             )
-        _state.signer = signer
 
 
 @contextlib.contextmanager
@@ -157,10 +178,6 @@ def _say(words: Any, error: HsmsignError) -> int:
     return _BAD_INPUT if error.code == "INVALID_ARGUMENT" else _BROKEN
 
 
-def _unexpected(kind: type[BaseException], error: BaseException, trace: object) -> int:
-    return _BROKEN
-
-
 def _open(reference: Any, out: Any, words: Any) -> int:
     try:
         way = _way(reference)
@@ -183,11 +200,14 @@ def _sign(opened: Any, wish: Any, signature: Any, length: Any, words: Any) -> in
     return _put(found, signature, length)
 
 
-def _public_key(opened: Any, der: Any, length: Any, words: Any) -> int:
+def _public_key(opened: Any, der: Any, length: Any, version: Any, words: Any) -> int:
+    way = _ffi.from_handle(opened)
     try:
-        found = _ffi.from_handle(opened).public_key()
+        found = way.public_key()
     except HsmsignError as error:
         return _say(words, error)
+    name = way.key_version.encode()
+    _ffi.memmove(version.name, name + b"\0", len(name) + 1)
     return _put(found, der, length)
 
 
@@ -204,7 +224,16 @@ def _put(found: bytes, room: Any, length: Any) -> int:
     return _OK
 
 
-_ffi.def_extern(name="hsm_python_open", error=_BROKEN, onerror=_unexpected)(_open)
-_ffi.def_extern(name="hsm_python_sign", error=_BROKEN, onerror=_unexpected)(_sign)
-_ffi.def_extern(name="hsm_python_public_key", error=_BROKEN, onerror=_unexpected)(_public_key)
-_ffi.def_extern(name="hsm_python_close")(_close)
+_ffi.def_extern(name="hsm_python_open", error=_BROKEN, onerror=unexpected)(_open)
+_ffi.def_extern(name="hsm_python_sign", error=_BROKEN, onerror=unexpected)(_sign)
+_ffi.def_extern(name="hsm_python_public_key", error=_BROKEN, onerror=unexpected)(_public_key)
+_ffi.def_extern(name="hsm_python_close", onerror=unexpected)(_close)
+
+
+def _forked() -> None:
+    _state.lock = threading.Lock()
+    for way in (*_lent.values(), *(way for _, way in _opened.values())):
+        way.forked()
+
+
+os.register_at_fork(after_in_child=_forked)

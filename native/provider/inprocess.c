@@ -40,10 +40,15 @@ static bool fail(struct hsm_words *words)
     return false;
 }
 
+bool hsm_inprocess_is_taken(void)
+{
+    return OSSL_PROVIDER_available(NULL, HSM_PROVIDER_NAME) == 1;
+}
+
 bool hsm_inprocess_load(const struct hsm_signer *signer, struct hsm_words *words)
 {
-    given = signer;
     words->text[0] = '\0';
+    given = signer;
     /* the application's own come first: what is not ours is never to be looked for here */
     (void)OSSL_PROVIDER_available(NULL, "default");
     if (OSSL_PROVIDER_add_builtin(NULL, HSM_PROVIDER_NAME, init) != 1)

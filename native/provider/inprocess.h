@@ -11,6 +11,9 @@ bool hsm_inprocess_is_shared_with(const char *path);
 /* What OpenSSL calls itself, like "OpenSSL 3.0.19 27 Jan 2026". */
 const char *hsm_inprocess_openssl(void);
 
+/* Whether openssl.cnf has loaded hsmsign.so into this process: then the place is taken. */
+bool hsm_inprocess_is_taken(void);
+
 /* Registers the provider in the default library context, for good; `signer` has to live as long as the process.
  * Call it once. false: the words of OpenSSL's error are in `words`. */
 bool hsm_inprocess_load(const struct hsm_signer *signer, struct hsm_words *words);

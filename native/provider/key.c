@@ -110,10 +110,15 @@ struct hsm_key *hsm_key_of_reference(const struct hsm_provider *provider, struct
 static bool fill_by_daemon(struct hsm_key *key)
 {
     struct hsm_words words = {""};
+    struct hsm_version version = {""};
     uint8_t der[PUBLIC_KEY_MAX];
     size_t len = sizeof der;
-    if (key->provider->signer->public_key(key->opened, der, &len, &words) == HSM_OK)
-        return fill(key, der, len);
+    if (key->provider->signer->public_key(key->opened, der, &len, &version, &words) == HSM_OK) {
+        /* the version, not whichever is the primary one at a handshake: the certificate is for this one */
+        OPENSSL_free(key->reference->name);
+        key->reference->name = OPENSSL_strdup(version.name);
+        return key->reference->name != NULL && fill(key, der, len);
+    }
     hsm_raise(key->provider, HSM_R_KEY, "%.80s: %s", key->reference->name, words.text);
     return false;
 }

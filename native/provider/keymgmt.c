@@ -139,9 +139,8 @@ static int get_params(void *keydata, OSSL_PARAM params[])
     OSSL_PARAM *digest = NULL;
     if (!has(key, 0))
         return 0;
-    ERR_set_mark(); /* what a public key does not have is not there; that is no error */
-    (void)EVP_PKEY_get_params(key->public_key, params);
-    ERR_pop_to_mark();
+    if (EVP_PKEY_get_params(key->public_key, params) != 1) /* a buffer that is too small, for one */
+        return 0;
     digest = OSSL_PARAM_locate(params, OSSL_PKEY_PARAM_DEFAULT_DIGEST);
     return digest == NULL || key->kind == HSM_ED25519 || OSSL_PARAM_set_utf8_string(digest, default_digest(key));
 }

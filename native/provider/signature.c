@@ -130,24 +130,32 @@ static bool has_digests(const struct hsm_signing *signing)
     return false;
 }
 
+/* EVP keeps a context whose start failed, and lets the application go on with it. */
+static int settled(struct hsm_signing *signing, bool ok)
+{
+    if (!ok)
+        forget(signing);
+    return ok;
+}
+
 static int init_sign(void *context, void *keydata, const OSSL_PARAM params[])
 {
     struct hsm_signing *signing = context;
-    return start_raw(signing, keydata, params) && has_digests(signing) && has_private(signing);
+    return settled(signing, start_raw(signing, keydata, params) && has_digests(signing) && has_private(signing));
 }
 
 static int init_verify(void *context, void *keydata, const OSSL_PARAM params[])
 {
     struct hsm_signing *signing = context;
-    return start_raw(signing, keydata, params) && has_digests(signing);
+    return settled(signing, start_raw(signing, keydata, params) && has_digests(signing));
 }
 
 /* libssl asks here which digests a key signs by, and takes one that it does. The padding comes later. */
 static int init_digest_sign(void *context, const char *digest, void *keydata, const OSSL_PARAM params[])
 {
     struct hsm_signing *signing = context;
-    return start_digest(signing, digest, keydata, params) && has_private(signing) &&
-           hsm_scheme_of(signing->key, signing->said, &signing->scheme);
+    return settled(signing, start_digest(signing, digest, keydata, params) && has_private(signing) &&
+                                hsm_scheme_of(signing->key, signing->said, &signing->scheme));
 }
 
 static int init_digest_verify(void *context, const char *digest, void *keydata, const OSSL_PARAM params[])

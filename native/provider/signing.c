@@ -54,10 +54,14 @@ static int ask(struct hsm_signing *signing, const struct hsm_wish *wish, uint8_t
     return 0;
 }
 
-/* The length for sizing, or false where there is no room for one. */
-static bool has_room(const struct hsm_signing *signing, const uint8_t *out, size_t *len, size_t room)
+/* The length for sizing, or false where there is no room for one. What the application says of its room is taken for
+ * what a signature has, at most: OpenSSL 3.0.0 says SIZE_MAX. */
+static bool has_room(const struct hsm_signing *signing, const uint8_t *out, size_t *len, size_t *said)
 {
     const int most = EVP_PKEY_get_size(signing->key->public_key);
+    const size_t room = *said;
+    if (most > 0 && room > (size_t)most)
+        *said = (size_t)most;
     if (out == NULL && most > 0) {
         *len = (size_t)most;
         return true;
@@ -72,7 +76,7 @@ int hsm_signing_of_digest(void *context, unsigned char *out, size_t *len, size_t
                 size_t digest_len)
 {
     struct hsm_signing *signing = context;
-    if (signing->key == NULL || !has_room(signing, out, len, room))
+    if (signing->key == NULL || !has_room(signing, out, len, &room))
         return 0;
     if (out == NULL)
         return 1;
@@ -149,7 +153,7 @@ static int finish_digest(struct hsm_signing *signing, unsigned char *out, size_t
 int hsm_signing_final(void *context, unsigned char *out, size_t *len, size_t room)
 {
     struct hsm_signing *signing = context;
-    if (signing->key == NULL || !has_room(signing, out, len, room))
+    if (signing->key == NULL || !has_room(signing, out, len, &room))
         return 0;
     if (out == NULL)
         return 1;
@@ -168,10 +172,10 @@ int hsm_signing_of_message(void *context, unsigned char *out, size_t *len, size_
     if (signing->key == NULL)
         return 0;
     if (out == NULL)
-        return has_room(signing, out, len, room);
+        return has_room(signing, out, len, &room);
     if (message_len > MESSAGE_MAX)
         return hsm_signing_update(context, message, message_len) && hsm_signing_final(context, out, len, room);
-    if (!has_room(signing, out, len, room) || !hsm_scheme_of(signing->key, signing->said, &signing->scheme))
+    if (!has_room(signing, out, len, &room) || !hsm_scheme_of(signing->key, signing->said, &signing->scheme))
         return 0;
     const struct hsm_wish wish = {signing->scheme.number, true, message, message_len};
     return ask(signing, &wish, out, len, room);

@@ -7,7 +7,7 @@
 
 /* A key's own way to its daemon: connections are made at the first signature, by each process its own. */
 struct opened {
-    const char *name;
+    const struct hsm_reference *reference;
     hsm_remote *remote;
 };
 
@@ -31,7 +31,7 @@ static hsm_status open_remote(const struct hsm_reference *reference, void **out,
     struct opened *opened = OPENSSL_zalloc(sizeof *opened);
     if (opened == NULL)
         return HSM_E_NO_MEMORY;
-    opened->name = reference->name;
+    opened->reference = reference;
     const hsm_status status = hsm_remote_open(&endpoint, &opened->remote, &trouble);
     if (status == HSM_OK)
         *out = opened;
@@ -45,15 +45,16 @@ static hsm_status sign_remote(void *context, const struct hsm_wish *wish, uint8_
 {
     const struct opened *opened = context;
     struct hsm_remote_trouble trouble = {""};
-    const hsm_remote_order order = {opened->name, wish->scheme, wish->is_message, wish->input, wish->input_len};
+    const hsm_remote_order order = {opened->reference->name, wish->scheme, wish->is_message, wish->input, wish->input_len};
     return say(hsm_remote_sign(opened->remote, &order, signature, len, &trouble), &trouble, words);
 }
 
-static hsm_status ask_public_key(void *context, uint8_t *der, size_t *len, struct hsm_words *words)
+static hsm_status ask_public_key(void *context, uint8_t *der, size_t *len, struct hsm_version *version,
+                                 struct hsm_words *words)
 {
     const struct opened *opened = context;
     struct hsm_remote_trouble trouble = {""};
-    return say(hsm_remote_public_key(opened->remote, opened->name, der, len, &trouble), &trouble, words);
+    return say(hsm_remote_public_key(opened->remote, opened->reference->name, der, len, version->name, &trouble), &trouble, words);
 }
 
 static void close_remote(void *context)

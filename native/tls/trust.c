@@ -36,18 +36,15 @@ static int is_replaced(const X509_CRL *crl, const STACK_OF(X509_OBJECT) *objects
     return 0;
 }
 
-static void note_end(const X509_CRL *crl, int *endless, hsm_trust *out)
+static void note_end(const X509_CRL *crl, hsm_trust *out)
 {
     const int64_t end = hsm_time_of(X509_CRL_get0_nextUpdate(crl));
-    if (end == 0)
-        *endless = 1;
-    else if (out->crls_until == 0 || end < out->crls_until)
+    if (end != 0 && (out->crls_until == 0 || end < out->crls_until))
         out->crls_until = end;
 }
 
 static hsm_status read_objects(const STACK_OF(X509_OBJECT) *objects, struct digests *digests, hsm_trust *out)
 {
-    int endless = 0;
     for (int i = 0; i < sk_X509_OBJECT_num(objects); i++) {
         const X509_OBJECT *object = sk_X509_OBJECT_value(objects, i);
         X509 *certificate = X509_OBJECT_get0_X509(object);
@@ -61,13 +58,11 @@ static hsm_status read_objects(const STACK_OF(X509_OBJECT) *objects, struct dige
                 return HSM_E_BROKEN;
             out->crls++;
             if (!is_replaced(crl, objects))
-                note_end(crl, &endless, out);
+                note_end(crl, out);
         }
         if (length == DIGEST)
             digests->count++;
     }
-    if (endless)
-        out->crls_until = 0;
     return HSM_OK;
 }
 

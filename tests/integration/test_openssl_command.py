@@ -181,6 +181,16 @@ def test_s_server_serves_and_s_client_proves_who_it_is(home: Daemon, place: Plac
         assert f"subject=CN = {name}" in said or "Client certificate" in said
 
 
+def test_a_key_by_its_uri_stays_the_version_that_its_certificate_is_for(home: Daemon, place: Place) -> None:
+    with home.unix_client() as client:
+        client.create_key("turned", "ecdsa-p256")
+        made = place.pair(client, "turned")
+        by_uri = Pair(made.certificate, uri(home, "turned"))  # type: ignore[arg-type]  # a Path has no ///
+        with s_server(place, by_uri) as server:
+            client.rotate_key("turned")
+            assert "Verify return code: 0 (ok)" in place.s_client(server.port)
+
+
 @pytest.mark.parametrize("name", ["p256", "p384", "rsa", "ed25519", "bound", "bound-rsa"])
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_curl_proves_who_it_is(home: Daemon, place: Place, name: str, version: str) -> None:

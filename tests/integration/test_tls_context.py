@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -23,7 +24,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hsmsign.client.client import Client
 from hsmsign.model.errors import ConfigurationError
-from hsmsign.tls import KeyReference, client_context, provider, server_context, use_key
+from hsmsign.tls import KeyReference, client_context, examples, provider, server_context, use_key
+from hsmsign.tls.sni import Host, ServerNames
 from tests.support.authority import Authority
 from tests.support.daemon import Daemon, eventually
 from tests.support.tls_site import handshake, running
@@ -330,7 +332,12 @@ def test_a_p384_key_serves_clients_that_would_rather_have_sha256(
 
 def test_certificate_and_key_are_rotated_under_load(client: Client, authority: Authority) -> None:
     client.create_key("keys/rotated", "ecdsa-p256")
-    context = server_context(chain(client, authority, "rotated"), client.key("rotated"))
+
+    def context() -> ssl.SSLContext:
+        key = client.key("rotated")
+        return server_context(authority.certify(key, LOCALHOST), key)
+
+    names = ServerNames([Host((), context)])
     ours = client_context(ca=authority.pem)
     seen: list[bytes] = []
     stop = threading.Event()
@@ -341,7 +348,7 @@ def test_certificate_and_key_are_rotated_under_load(client: Client, authority: A
             assert said == b"hello"
             seen.append(public_of(certificate))
 
-    with threaded_server(context) as port:
+    with threaded_server(names.context) as port:
         threads = [threading.Thread(target=load, args=(port,)) for _ in range(3)]
         for thread in threads:
             thread.start()
@@ -349,14 +356,38 @@ def test_certificate_and_key_are_rotated_under_load(client: Client, authority: A
         old = client.public_key_info("rotated").der
         client.rotate_key("rotated")
         new = client.public_key_info("rotated").der
-        use_key(context, authority.certify(client.key("rotated"), LOCALHOST), client.key("rotated"))
+        names.reload()
         count = len(seen)
-        eventually(lambda: len(seen) > count + 10)
+        eventually(lambda: len(seen) > count + 10 or not any(thread.is_alive() for thread in threads))
         stop.set()
         for thread in threads:
             thread.join(20)
     assert set(seen) == {old, new}
     assert seen[-1] == new
+
+
+async def test_a_context_of_one_loop_is_given_another_pair_under_load(client: Client, authority: Authority) -> None:
+    client.create_key("keys/turned", "ecdsa-p256")
+    context = server_context(chain(client, authority, "turned"), client.key("turned"))
+    seen = []
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def ask(port: int) -> None:
+        _, writer = await asyncio.open_connection("localhost", port, ssl=client_context(ca=authority.pem))
+        seen.append(public_of(writer.get_extra_info("ssl_object").getpeercert(binary_form=True)))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "localhost", 0, ssl=context)
+    for turn in range(3):
+        await asyncio.gather(*(ask(server.sockets[0].getsockname()[1]) for _ in range(8)))
+        assert seen[-1] == client.public_key_info("turned").der
+        if turn < 2:
+            await asyncio.to_thread(client.rotate_key, "turned")
+            use_key(context, chain(client, authority, "turned"), client.key("turned"))
+    server.close()
+    assert len(seen) == 24
 
 
 def test_a_daemon_that_is_away_costs_handshakes_and_nothing_else(authority: Authority, tmp_path: Path) -> None:
@@ -457,6 +488,60 @@ def test_another_openssl_under_ssl_is_said() -> None:
     words = "import _json\nfrom hsmsign.tls import provider\nprovider._ssl = _json\nprovider.load()"
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=60)
     assert "CapabilityMissingError: Python's ssl has an OpenSSL of its own" in done.stderr
+
+
+def test_hsmsign_so_in_openssl_cnf_reads_references_and_leaves_no_place_for_keys_of_a_client(
+    daemon: Daemon, client: Client, authority: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "openssl.cnf").write_text(examples.text("openssl"))
+    (tmp_path / "web.pem").write_bytes(chain(client, authority))
+    write(client, tmp_path / "web.ref")
+    words = """
+import hsmsign
+from hsmsign.tls import client_context, server_context
+from tests.support.tls_site import handshake
+server = server_context("web.pem", "web.ref")
+print(handshake(server, client_context(ca="ca.pem"))[0].version())
+with hsmsign.connect() as client:
+    server_context("web.pem", (client, "ecdsa-p256"))
+"""
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    environment = {**os.environ, "HSMSIGN_CLIENT": str(daemon.folder / "client.toml"), "PYTHONPATH": str(ROOT)}
+    environment["OPENSSL_CONF"] = str(tmp_path / "openssl.cnf")
+    done = subprocess.run(
+        [sys.executable, "-c", words], cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment
+    )
+    assert done.stdout == "TLSv1.3\n", done.stderr
+    assert "CapabilityMissingError: openssl.cnf has loaded hsmsign.so into this process" in done.stderr
+
+
+def test_ctrl_c_in_the_middle_of_a_signature_is_not_lost(
+    client: Client, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = server_context(chain(client, authority), client.key("ecdsa-p256"))
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt  # what Python does in whichever function it is when SIGINT comes
+
+    monkeypatch.setattr(type(client), "sign", interrupted)
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        with suppress(ssl.SSLError):
+            handshake(server, client_context(ca=authority.pem))
+        time.sleep(1)  # it comes at the next step of Python, which may be in the handling of that error
+
+
+def test_an_error_of_ours_fails_the_handshake_and_is_logged(
+    client: Client, authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = server_context(chain(client, authority), client.key("ecdsa-p256"))
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(type(client), "sign", broken)
+    with pytest.raises(ssl.SSLError):
+        handshake(server, client_context(ca=authority.pem))
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_wrong_endpoint_is_found_when_it_is_loaded(client: Client, authority: Authority, tmp_path: Path) -> None:

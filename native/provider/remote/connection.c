@@ -4,6 +4,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#define PIECES_WHILE_IDLE 8 /* of 16 KiB: pings, settings, tickets; who has more to say is no daemon */
+
 void hsm_connection_init(struct hsm_connection *connection)
 {
     memset(connection, 0, offsetof(struct hsm_connection, in));
@@ -113,7 +115,7 @@ static hsm_status step(struct hsm_connection *connection, const struct hsm_targe
     bool got = false;
     const short events = (short)(POLLIN | (connection->pending_len > 0 ? POLLOUT : 0));
     const hsm_status ready = hsm_socket_wait(&connection->socket, events, deadline_ns);
-    if (ready == HSM_E_DEADLINE)
+    if (ready == HSM_E_DEADLINE || hsm_left_ms(deadline_ns) == 0) /* who sends without end is late, too */
         return hsm_why_final(why, HSM_E_DEADLINE, "no answer from %.100s within %u ms; give more time, or see how the"
                              " daemon is: hsmsign doctor", target->words, (unsigned)target->deadline_ms);
     return ready == HSM_OK ? fill(connection, &got, why) : lost(connection, ready, why);
@@ -170,10 +172,10 @@ bool hsm_connection_is_usable(struct hsm_connection *connection)
     bool got = true;
     if (connection->http2 == NULL || !hsm_socket_is_ours(&connection->socket))
         return false;
-    while (got)
+    for (int i = 0; got && i < PIECES_WHILE_IDLE; i++)
         if (fill(connection, &got, &why) != HSM_OK)
             return false;
-    return hsm_http2_is_open(connection->http2);
+    return !got && hsm_http2_is_open(connection->http2);
 }
 
 hsm_status hsm_connection_call(struct hsm_connection *connection, const struct hsm_target *target, const char *path,

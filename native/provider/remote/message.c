@@ -81,14 +81,15 @@ hsm_status hsm_message_write_lookup(const char *key, uint8_t **message, size_t *
                             : status;
 }
 
-hsm_status hsm_message_read_public_key(const uint8_t *message, size_t len, const char *key, uint8_t *der,
-                                       size_t *der_len, struct hsm_why *why)
+hsm_status hsm_message_read_public_key(const uint8_t *message, size_t len, const char *key,
+                                       char version[HSM_NAME_ROOM], uint8_t *der, size_t *der_len,
+                                       struct hsm_why *why)
 {
-    char version[HSM_NAME_ROOM] = "";
-    struct hsm_room name = {(uint8_t *)version, sizeof version - 1, 0, false};
+    struct hsm_room name = {(uint8_t *)version, HSM_NAME_ROOM - 1, 0, false};
     struct hsm_room into = {der, *der_len, 0, false};
     hsmsign_v1_PublicKey response = hsmsign_v1_PublicKey_init_zero;
     *der_len = 0;
+    version[0] = '\0';
     response.name = hsm_wire_get(&name);
     response.der = hsm_wire_get(&into);
     const hsm_status status = hsm_wire_read(hsmsign_v1_PublicKey_fields, &response, message, len, why);

@@ -18,7 +18,8 @@ hsm_status hsm_message_read(const uint8_t *message, size_t len, const hsm_remote
 
 /* The same for the public key of a name. */
 hsm_status hsm_message_write_lookup(const char *key, uint8_t **message, size_t *len, struct hsm_why *why);
-hsm_status hsm_message_read_public_key(const uint8_t *message, size_t len, const char *key, uint8_t *der,
-                                       size_t *der_len, struct hsm_why *why);
+hsm_status hsm_message_read_public_key(const uint8_t *message, size_t len, const char *key,
+                                       char version[HSM_NAME_ROOM], uint8_t *der, size_t *der_len,
+                                       struct hsm_why *why);
 
 #endif

@@ -27,6 +27,7 @@ struct errand {
     const struct hsm_tls_home *home; /* NULL: this thread had no use for it */
     const hsm_remote_order *order;   /* NULL: its public key is wanted */
     const char *name;
+    char *version; /* that the public key is of */
     uint64_t deadline_ns;
     uint8_t *message;
     size_t message_len;
@@ -106,7 +107,8 @@ static hsm_status ask(struct errand *errand, struct hsm_connection *connection, 
         return status;
     errand->len = errand->room;
     if (errand->order == NULL)
-        return hsm_message_read_public_key(answer->body, answer->body_len, errand->name, errand->out, &errand->len, why);
+        return hsm_message_read_public_key(answer->body, answer->body_len, errand->name, errand->version, errand->out,
+                                           &errand->len, why);
     return hsm_message_read(answer->body, answer->body_len, errand->order, errand->out, &errand->len, why);
 }
 
@@ -186,8 +188,8 @@ hsm_status hsm_remote_sign(hsm_remote *remote, const hsm_remote_order *order, ui
 }
 
 hsm_status hsm_remote_public_key(hsm_remote *remote, const char *name, uint8_t *der, size_t *len,
-                                 struct hsm_remote_trouble *trouble)
+                                 char version[HSM_REMOTE_NAME_ROOM], struct hsm_remote_trouble *trouble)
 {
-    struct errand errand = {.remote = remote, .name = name, .out = der};
+    struct errand errand = {.remote = remote, .name = name, .version = version, .out = der};
     return run(&errand, len, trouble);
 }

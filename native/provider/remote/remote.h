@@ -12,6 +12,8 @@
 
 typedef struct hsm_remote hsm_remote;
 
+#define HSM_REMOTE_NAME_ROOM 128u /* of a version's name, with the NUL at its end */
+
 /* Where the daemon is. Strings are copied. The files are read at each new connection: renewed ones are noticed. */
 typedef struct hsm_remote_endpoint {
     const char *target;      /* unix:///path or dns:///host:port (an IPv6 address in brackets) */
@@ -54,8 +56,10 @@ hsm_status hsm_remote_open(const hsm_remote_endpoint *endpoint, hsm_remote **out
 hsm_status hsm_remote_sign(hsm_remote *remote, const hsm_remote_order *order, uint8_t *signature,
                            size_t *signature_len, struct hsm_remote_trouble *trouble);
 
-/* The public key of a name: SubjectPublicKeyInfo, DER. As above; HSM_E_BROKEN where there is no room for it. */
+/* The public key of a name: SubjectPublicKeyInfo, DER, and the version that it is of. As above; HSM_E_BROKEN where there
+ * is no room for it. */
 hsm_status hsm_remote_public_key(hsm_remote *remote, const char *name, uint8_t *der, size_t *len,
+                                 char version[HSM_REMOTE_NAME_ROOM],
                                  struct hsm_remote_trouble *trouble);
 
 /* No thread may be in a call. NULL is allowed. */

@@ -7,7 +7,7 @@
 #include "why.h"
 
 #define HSM_MESSAGE_PREFIX 5u
-#define HSM_NAME_ROOM 128u
+#define HSM_NAME_ROOM HSM_REMOTE_NAME_ROOM
 
 /* Of a field to be written. */
 struct hsm_bytes {

@@ -325,6 +325,21 @@ static void a_reference_in_pem_that_is_cut_is_pointed_at(void)
     ERR_clear_error();
 }
 
+static void what_does_not_fit_is_refused(void)
+{
+    char group[32];
+    unsigned char point[80];
+    size_t len = 0;
+    EVP_PKEY *key = load_pem(P256);
+    CHECK(EVP_PKEY_get_group_name(key, group, strlen("prime256v1") + 1, &len) == 1 && strcmp(group, "prime256v1") == 0);
+    memset(group, 'x', sizeof group);
+    CHECK(EVP_PKEY_get_group_name(key, group, 8, &len) != 1 && group[8] == 'x' && group[10] == 'x');
+    CHECK(EVP_PKEY_get_octet_string_param(key, OSSL_PKEY_PARAM_PUB_KEY, point, 65, &len) == 1 && len == 65);
+    CHECK(EVP_PKEY_get_octet_string_param(key, OSSL_PKEY_PARAM_PUB_KEY, point, 64, &len) != 1);
+    EVP_PKEY_free(key);
+    ERR_clear_error();
+}
+
 int main(void)
 {
     int passed = 0;
@@ -344,6 +359,7 @@ int main(void)
     RUN(a_changed_reference_is_none_or_has_its_key_or_fits_nothing);
     RUN(words_with_control_characters_are_refused);
     RUN(a_reference_in_pem_that_is_cut_is_pointed_at);
+    RUN(what_does_not_fit_is_refused);
     close_world();
     (void)printf("%d passed, 0 failed\n", passed);
     return 0;

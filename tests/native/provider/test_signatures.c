@@ -328,6 +328,10 @@ static void a_public_key_alone_does_not_sign(void)
     EVP_MD_CTX *signing = EVP_MD_CTX_new();
     CHECK(EVP_DigestSignInit_ex(signing, NULL, "SHA256", world, "provider=hsmsign", half, NULL) != 1);
     CHECK(was_said("this is a public key alone"));
+    uint8_t signature[128];
+    size_t len = sizeof signature; /* an application that does not look at what the start said */
+    CHECK(EVP_DigestSign(signing, signature, &len, text, 7) != 1);
+    CHECK(EVP_DigestSignUpdate(signing, text, 7) != 1 || EVP_DigestSignFinal(signing, signature, &len) != 1);
     EVP_MD_CTX_free(signing);
     OSSL_PARAM_free(params);
     EVP_PKEY_CTX_free(context);

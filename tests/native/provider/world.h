@@ -128,7 +128,8 @@ static hsm_status sign_in_memory(void *handle, const struct hsm_wish *wish, uint
     return sign_by(key, wish, signature, len) ? HSM_OK : fail(words, "the test's daemon cannot do this");
 }
 
-static hsm_status public_key_in_memory(void *handle, uint8_t *der, size_t *len, struct hsm_words *words)
+static hsm_status public_key_in_memory(void *handle, uint8_t *der, size_t *len, struct hsm_version *version,
+                                       struct hsm_words *words)
 {
     unsigned char *own = NULL;
     public_keys++;
@@ -136,6 +137,7 @@ static hsm_status public_key_in_memory(void *handle, uint8_t *der, size_t *len, 
         return fail(words, "the test's daemon does not know it");
     const int own_len = i2d_PUBKEY(real_keys[*(const int *)handle], &own);
     CHECK(own_len > 0 && (size_t)own_len <= *len);
+    (void)snprintf(version->name, sizeof version->name, "%s/versions/7", key_names[*(const int *)handle]);
     if (fault == PUBLIC_IS_TOO_LONG) {
         *len += 1;
     } else {

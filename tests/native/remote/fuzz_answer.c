@@ -38,7 +38,7 @@ static void judge(const struct hsm_answer *answer, struct hsm_why *why)
 static void one(const uint8_t *data, size_t size)
 {
     static const uint8_t message[5] = {0};
-    const struct hsm_request request = {"http", "localhost", 1000, message, sizeof message};
+    const struct hsm_request request = {"http", "localhost", HSM_PATH_SIGN, 1000, message, sizeof message};
     struct hsm_http2 *http2 = NULL;
     struct hsm_why why = {.status = HSM_OK};
     const uint8_t *out = NULL;
