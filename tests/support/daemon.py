@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -100,8 +101,10 @@ class Daemon:
 
     def _ready(self) -> bool:
         path = self.folder / "run" / "endpoints.json"
-        # one that was killed leaves its file behind
-        return path.exists() and self.process is not None and self.pid("supervisor") == self.process.pid
+        # one that was killed leaves its file behind, and the next one takes it away
+        with contextlib.suppress(FileNotFoundError):
+            return path.exists() and self.process is not None and self.pid("supervisor") == self.process.pid
+        return False
 
     def _ended(self) -> bool:
         return self.process is not None and self.process.poll() is not None
