@@ -312,7 +312,8 @@ def test_another_user_is_not_answered(place: Place, agent: Agent) -> None:
         "client = socket.socket(socket.AF_UNIX)\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "client.connect(sys.argv[1])\n"
-        "try:\n    client.sendall(b'\\0\\0\\0\\1\\x0b'); answer = client.recv(1)\nexcept ConnectionError:\n    answer = b''\n"
+        "try:\n    client.sendall(b'\\0\\0\\0\\1\\x0b'); answer = client.recv(1)\n"
+        "except ConnectionError:\n    answer = b''\n"
         "sys.exit(1 if answer else 0)\n"
     )
     agent.path.parent.chmod(0o711)
