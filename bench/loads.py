@@ -33,12 +33,14 @@ print(count / seconds)
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Signatures a second, the latencies of calls in seconds (empty where they were not taken), and how many
-    signatures there were (0 where nobody counted)."""
+    """Signatures a second, the latencies of calls in seconds (empty where they were not taken), how many signatures
+    there were (0 where nobody counted), and the processor seconds of clients that counted them themselves, without
+    their start."""
 
     rate: float
     latencies: tuple[float, ...] = ()
     count: int = 0
+    client_seconds: float | None = None
 
     def percentile(self, share: float) -> float:
         """The latency, in microseconds, that this share of calls stayed under; 0 where there is none."""

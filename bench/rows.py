@@ -101,8 +101,11 @@ def measure(raw: Callable[[], float], load: Callable[[], Figures], rounds: int, 
     def once() -> Figures:
         before = seconds_by_process(scene) if scene else {}
         figures = load()
-        for name, after in (seconds_by_process(scene) if scene else {}).items():
-            found.seconds[name] = found.seconds.get(name, 0.0) + after - before.get(name, 0.0)
+        took = {name: after - before[name] for name, after in (seconds_by_process(scene) if scene else {}).items()}
+        if figures.client_seconds is not None:
+            took["client"] = figures.client_seconds
+        for name, seconds in took.items():
+            found.seconds[name] = found.seconds.get(name, 0.0) + seconds
         return figures
 
     before = raw()

@@ -24,13 +24,14 @@ async def run():
         await client.sign(key, digest=bytes(32))
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
-        end = time.perf_counter() + seconds
+        end, worked = time.perf_counter() + seconds, time.process_time()
         async def caller():
             while (began := time.perf_counter()) < end:
                 await client.sign(key, digest=bytes(32))
                 latencies.append(time.perf_counter() - began)
         await asyncio.gather(*(caller() for _ in range(at_once)))
-    print(json.dumps(latencies))
+        worked = time.process_time() - worked
+    print(json.dumps([worked, latencies]))
 asyncio.run(run())
 """
 
@@ -49,10 +50,12 @@ def singles(where: str, at_once: int, seconds: float) -> Figures:
         assert caller.stdin is not None
         caller.stdin.write("\n")
         caller.stdin.flush()
-    latencies: list[float] = []
+    worked, latencies = 0.0, list[float]()
     for caller in callers:
-        latencies += json.loads(caller.communicate()[0])
-    return Figures(len(latencies) / (time.perf_counter() - began), tuple(latencies), len(latencies))
+        mine, times = json.loads(caller.communicate()[0])
+        worked += mine
+        latencies += times
+    return Figures(len(latencies) / (time.perf_counter() - began), tuple(latencies), len(latencies), worked)
 
 
 def _two(text: str) -> str:

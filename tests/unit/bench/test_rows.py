@@ -51,6 +51,10 @@ def test_a_load_that_took_no_latencies_has_no_percentiles():
     assert measured([1.0, 1.0], [Figures(1.0)], rounds=1).percentiles == {}
 
 
+def test_clients_that_count_their_own_processor_time_are_believed():
+    assert measured([1.0] * 3, [Figures(1.0, (), 4, 2.0), Figures(1.0, (), 6, 3.0)], rounds=2).cpu_us == {"client": 5e5}
+
+
 @pytest.mark.parametrize(("goal", "word"), [(0.5, "meets"), (0.51, "misses")])
 def test_a_line_says_whether_the_goal_is_met(goal: float, word: str):
     assert f"({word} {goal:.2f})" in str(measured([1.0], [Figures(0.5)], rounds=0, goal=goal))
