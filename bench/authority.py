@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from cryptography import x509
@@ -18,10 +17,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
 from bench.loads import Figures
+from bench.rows import Report
 from bench.scene import Scene
+from bench.signing import CORES, YARDSTICK
 from hsmsign.client import CertificateInfo, Client
 
-Add = Callable[[str, Callable[[], float], Callable[[], Figures]], None]
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 _BATCH, _CALLERS, _CONNECTIONS = 250, 2, 32
 _PROFILE = 'url = "http://pki.example.org"\n[crl]\nsettle = "1d"\n[profiles.server]\nnames.dns = ["*.example.org"]\n'
@@ -40,23 +40,25 @@ def scene() -> Scene:
     return made
 
 
-def report(add: Add, seconds: float, most: int) -> list[dict[str, float]]:
+def report(out: Report, most: int) -> list[dict[str, float]]:
     """Measure; the ratios are to the bare device on all cores. Then CRLs of up to `most` entries, beside nothing."""
+    seconds = out.extent.seconds
     with scene() as one:
+        group = out.group("certificate authority", YARDSTICK, one)
         key_id = one.key_id()
 
         def raw() -> float:
-            return one.raw(key_id, 2, seconds)
+            return one.raw(key_id, CORES, seconds)
 
         csr = _csr()
         with one.unix() as client:
-            add(f"certificates, batches of {_BATCH}", raw, lambda: _issue(client, csr, seconds))
+            group.add(f"certificates, batches of {_BATCH}", raw, lambda: _issue(client, csr, seconds))
             leaf = client.ca.issue("authority", csr, profile="server").certificate
             root = client.ca.get("authority").versions[0].certificate
         above = x509.load_pem_x509_certificate(root.encode())
         for name, nonce in (("OCSP over HTTP, fresh (a nonce)", bytes(32)), ("OCSP over HTTP, kept", None)):
             der = _question(leaf, above, nonce)
-            add(name, raw, lambda der=der: _ask(one, der, seconds))  # type: ignore[misc]
+            group.add(name, raw, lambda der=der: _ask(one, der, seconds))  # type: ignore[misc]
         return [_crl(one, size) for size in SIZES if size <= most]
 
 
@@ -92,7 +94,7 @@ def _issue(client: Client, csr: bytes, seconds: float) -> Figures:
         caller.start()
     for caller in callers:
         caller.join()
-    return Figures(sum(counts) / (time.perf_counter() - began))
+    return Figures(sum(counts) / (time.perf_counter() - began), count=sum(counts))
 
 
 def _question(leaf: x509.Certificate, above: x509.Certificate, nonce: bytes | None) -> bytes:

@@ -88,13 +88,17 @@ def _during(scene: Scene, number: int, seconds: float) -> Calls:
     return calls
 
 
-def report(rounds: int, seconds: float) -> None:
-    """Measure and print."""
+def report(rounds: int, seconds: float) -> list[dict[str, object]]:
+    """Measure and print: the longest call of each run in milliseconds, how many calls there were, how many failed."""
+    rows: list[dict[str, object]] = []
     with Scene.build() as scene:
         _clone(scene)
         deaths = {"no token dies": 0, "its host is killed": signal.SIGKILL, "it falls silent": signal.SIGSTOP}
         for words, number in deaths.items():
             runs = [_during(scene, number, max(seconds, 1.0)) for _ in range(rounds)]
-            longest = ", ".join(f"{run.longest_ms():,.0f}" for run in runs)
+            every = [run.longest_ms() for run in runs]
+            longest = ", ".join(f"{each:,.0f}" for each in every)
             made, failed = sum(len(run.seconds) for run in runs), sum(len(run.failed) for run in runs)
             print(f"{words:20} longest call of each run: {longest} ms; {made:,} calls, {failed} failed", flush=True)
+            rows.append({"what": words, "longest_ms": every, "calls": made, "failed": failed})
+    return rows

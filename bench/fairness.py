@@ -6,13 +6,13 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from bench import loads
 from bench.loads import Figures
+from bench.rows import Report
 from bench.scene import Scene
 
-Add = Callable[[str, Callable[[], float], Callable[[], Figures]], None]
 _NOISE = """
 import os, sys, threading, hsmsign
 from hsmsign.model.errors import HsmsignError
@@ -44,8 +44,10 @@ def noise(scene: Scene) -> Iterator[None]:
             process.wait()
 
 
-def report(add: Add, seconds: float) -> None:
+def report(out: Report) -> None:
     """Measure, in pairs. The ratio is to the same quiet caller alone."""
+    seconds = out.extent.seconds
+    group = out.group("fairness", "the same quiet caller alone")
     with Scene.build() as scene, scene.unix() as quiet:
 
         def beside(size: int) -> Figures:
@@ -53,8 +55,10 @@ def report(add: Add, seconds: float) -> None:
                 return loads.batches(quiet, size, seconds, threads=1)
 
         for size in (1, 16):
-            add(
+            group.add(
                 f"SignBatch of {size}, one at a time, beside a noisy caller",
                 lambda n=size: loads.batches(quiet, n, seconds, threads=1).rate,  # type: ignore[misc]
                 lambda n=size: beside(n),  # type: ignore[misc]
+                series="SignBatch, one at a time, Unix socket",
+                x=("batch", size),
             )

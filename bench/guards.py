@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from bench import loads
-from bench.loads import Figures
+from bench.rows import Report
 from bench.scene import Scene
-
-Add = Callable[[str, Callable[[], float], Callable[[], Figures]], None]
 
 _RULES = "".join(
     f'[[{kind}]]\nprincipals = ["spiffe://example.org/team-{number}/*", "email:*@team{number}.example.org"]\n'
@@ -29,21 +26,27 @@ def _bare(text: str) -> str:
     return text.replace('durability = "strict"', 'durability = "off"')
 
 
-def report(add: Add, seconds: float) -> None:
+def report(out: Report) -> None:
     """Measure, each pair in one run. The ratio is to the daemon that does without."""
+    seconds = out.extent.seconds
     with Scene.build(edit=_bare) as bare, Scene.build(prepare=_guarded) as guarded:
+        group = out.group("policy and audit", "the same load on a daemon without", guarded)
         for where in ("mTLS", "Unix socket"):
             one_end, other_end = (bare.tcp, guarded.tcp) if where == "mTLS" else (bare.unix, guarded.unix)
             with one_end() as one, other_end() as two:
-                for size in (1, 16, 256):
-                    add(
+                for size in out.extent.sizes((1, 16, 256), short=(256,)):
+                    group.add(
                         f"SignBatch of {size}, {where}, policy and audit",
                         lambda c=one, n=size: loads.batches(c, n, seconds).rate,  # type: ignore[misc]
                         lambda c=two, n=size: loads.batches(c, n, seconds),  # type: ignore[misc]
+                        series=f"SignBatch, {where}",
+                        x=("batch", size),
                     )
-        for concurrency in (1, 64):
-            add(
+        for concurrency in out.extent.sizes((1, 64), short=(64,)):
+            group.add(
                 f"Sign, {concurrency} at once, mTLS, policy and audit",
                 lambda n=concurrency: loads.singles(bare, n, seconds).rate,  # type: ignore[misc]
                 lambda n=concurrency: loads.singles(guarded, n, seconds),  # type: ignore[misc]
+                series="sign(), tasks, mTLS",
+                x=("callers", concurrency),
             )

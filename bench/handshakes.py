@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,11 +27,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from bench.loads import Figures
+from bench.rows import Report
 from bench.scene import KEY, Scene
 from hsmsign.tls import server_context
 from hsmsign.tls.reference import KeyReference
 
-Add = Callable[[str, Callable[[], float], Callable[[], Figures]], None]
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 _ROOT = Path(__file__).parents[1]
 _SHAKER = Path(__file__).with_name("build") / "shaker"
@@ -240,8 +240,10 @@ def _added(place: Place, scene: Scene, what: str, seconds: float, rounds: int) -
     print(f"{server:,.0f} us and the daemon's {daemon:,.0f} us")
 
 
-def report(add: Add, seconds: float, rounds: int, *, short: bool) -> None:
-    """Both servers (nginx where it is installed) with an EC key; in the long form with an RSA key as well."""
+def report(out: Report) -> None:
+    """Both servers (nginx where it is installed) with an EC key; except in the short form with an RSA key as well."""
+    seconds, short = out.extent.seconds, out.extent.short
+    group = out.group("handshakes", "the same server with the key in a file")
     build = ["make", "-s", "-C", str(_ROOT / "native"), "provider", f"PYTHON={sys.executable}"]
     subprocess.run(build, check=True, capture_output=True)
     with Scene.build() as scene:
@@ -254,12 +256,14 @@ def report(add: Add, seconds: float, rounds: int, *, short: bool) -> None:
                 what = f"{server.__name__} handshakes, {kind}"
                 with server(scene.folder) as place:
                     for threads in (1, 16):
-                        add(
+                        group.add(
                             f"{what}, {threads} at once",
                             lambda p=place, n=threads: p.shake(p.in_file, n, seconds).rate,  # type: ignore[misc]
                             lambda p=place, n=threads: p.shake(p.on_device, n, seconds),  # type: ignore[misc]
+                            series=what,
+                            x=("callers", threads),
                         )
-                    _added(place, scene, what, seconds, rounds)
+                    _added(place, scene, what, seconds, out.extent.rounds)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.scene import KEY, Scene
 from hsmsign import aio
 from hsmsign.client.client import Client
+from hsmsign.model.algorithms import InputKind, Scheme
 
 _PYTHON_PKCS11 = """
 import os, sys, time, pkcs11
@@ -30,16 +33,37 @@ print(count / seconds)
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Signatures a second, and the latencies of calls in seconds (empty where they were not taken)."""
+    """Signatures a second, the latencies of calls in seconds (empty where they were not taken), how many signatures
+    there were (0 where nobody counted), and the processor seconds of clients that counted them themselves, without
+    their start."""
 
     rate: float
     latencies: tuple[float, ...] = ()
+    count: int = 0
+    client_seconds: float | None = None
 
     def percentile(self, share: float) -> float:
         """The latency, in microseconds, that this share of calls stayed under; 0 where there is none."""
         if not self.latencies:
             return 0.0
         return sorted(self.latencies)[min(len(self.latencies) - 1, int(share * len(self.latencies)))] * 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is signed: with one of these keys, at random for each call; by which scheme; inputs of so many bytes."""
+
+    names: Sequence[str] = (KEY,)
+    scheme: Scheme | None = None
+    kind: InputKind = InputKind.DIGEST
+    length: int = 32
+
+    def inputs(self, count: int) -> list[bytes]:
+        """So many, each another."""
+        return [hashlib.sha512(str(i).encode()).digest()[: self.length] for i in range(count)]
+
+
+USUAL = Work()
 
 
 def python_pkcs11(scene: Scene, key_id: str, seconds: float) -> Figures:
@@ -49,69 +73,66 @@ def python_pkcs11(scene: Scene, key_id: str, seconds: float) -> Figures:
     return Figures(float(done.stdout))
 
 
-def batches(client: Client, size: int, seconds: float, threads: int = 4) -> Figures:
-    """SignBatch calls of `size` digests, some threads at once."""
-    digests = [hashlib.sha256(str(i).encode()).digest() for i in range(size)]
-    counts: list[int] = []
+def batches(client: Client, size: int, seconds: float, threads: int = 4, work: Work = USUAL) -> Figures:
+    """SignBatch calls of `size` inputs, some threads at once."""
+    inputs = work.inputs(size)
     latencies: list[float] = []
-    client.sign_batch(KEY, digests).signatures()
+
+    def call() -> None:
+        client.sign_batch(random.choice(work.names), inputs, scheme=work.scheme, kind=work.kind).signatures()
+
+    call()
+    took = at_once(threads, seconds, call, latencies)
+    count = len(latencies) * size
+    return Figures(count / took, tuple(latencies), count)
+
+
+def threads(connect: Callable[[], Client], concurrency: int, seconds: float) -> Figures:
+    """Sign calls by so many threads that share one client."""
+    digest = hashlib.sha256(b"one").digest()
+    latencies: list[float] = []
+    with connect() as client:
+        client.sign(KEY, digest=digest)
+        took = at_once(concurrency, seconds, lambda: client.sign(KEY, digest=digest), latencies)
+    return Figures(len(latencies) / took, tuple(latencies), len(latencies))
+
+
+def at_once(concurrency: int, seconds: float, call: Callable[[], object], latencies: list[float]) -> float:
+    """So many threads call again and again, and add to `latencies` what each call took; how long it was in all."""
     end = time.perf_counter() + seconds
 
     def run() -> None:
-        calls = 0
+        mine = []
         while (began := time.perf_counter()) < end:
-            client.sign_batch(KEY, digests).signatures()
-            latencies.append(time.perf_counter() - began)
-            calls += 1
-        counts.append(calls)
+            call()
+            mine.append(time.perf_counter() - began)
+        latencies.extend(mine)
 
-    workers = [threading.Thread(target=run) for _ in range(threads)]
+    workers = [threading.Thread(target=run) for _ in range(concurrency)]
     began = time.perf_counter()
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    return Figures(sum(counts) * size / (time.perf_counter() - began), tuple(latencies))
+    return time.perf_counter() - began
 
 
-def threads(scene: Scene, concurrency: int, seconds: float) -> Figures:
-    """Sign calls over mutual TLS, by so many threads that share one client."""
-    digest = hashlib.sha256(b"one").digest()
-    latencies: list[float] = []
-    with scene.tcp() as client:
-        client.sign(KEY, digest=digest)
-        end = time.perf_counter() + seconds
-
-        def run() -> None:
-            mine = []
-            while (began := time.perf_counter()) < end:
-                client.sign(KEY, digest=digest)
-                mine.append(time.perf_counter() - began)
-            latencies.extend(mine)
-
-        workers = [threading.Thread(target=run) for _ in range(concurrency)]
-        began = time.perf_counter()
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        took = time.perf_counter() - began
-    return Figures(len(latencies) / took, tuple(latencies))
-
-
-def singles(scene: Scene, concurrency: int, seconds: float) -> Figures:
-    """Sign calls over mutual TLS, so many at once from one asyncio client."""
+def singles(
+    scene: Scene, concurrency: int, seconds: float, *, unix: bool = False, names: Sequence[str] = (KEY,)
+) -> Figures:
+    """Sign calls, so many at once from one asyncio client, each with one of these keys at random."""
     digest = hashlib.sha256(b"one").digest()
     latencies: list[float] = []
 
     async def run() -> float:
-        async with aio.connect(client_file=scene.folder / "client.toml") as client:
+        connecting = aio.connect(scene.unix_target) if unix else aio.connect(client_file=scene.folder / "client.toml")
+        async with connecting as client:
             await client.sign(KEY, digest=digest)
             end = time.perf_counter() + seconds
 
             async def caller() -> None:
                 while (began := time.perf_counter()) < end:
-                    await client.sign(KEY, digest=digest)
+                    await client.sign(random.choice(names), digest=digest)
                     latencies.append(time.perf_counter() - began)
 
             began = time.perf_counter()
@@ -119,4 +140,4 @@ def singles(scene: Scene, concurrency: int, seconds: float) -> Figures:
             return time.perf_counter() - began
 
     took = asyncio.run(run())
-    return Figures(len(latencies) / took, tuple(latencies))
+    return Figures(len(latencies) / took, tuple(latencies), len(latencies))

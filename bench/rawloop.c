@@ -1,8 +1,9 @@
 /* The yardstick: how fast the PKCS #11 module itself signs, C_SignInit and C_Sign in a loop, nothing around it.
  *
- *   rawloop MODULE TOKEN_LABEL KEY_LABEL THREADS SECONDS      with the PIN in HSMSIGN_PIN
+ *   rawloop MODULE TOKEN_LABEL KEY_LABEL THREADS SECONDS [ALGORITHM]      with the PIN in HSMSIGN_PIN
  *
- * KEY_LABEL may also be an id: "id:0102". The key is EC P-256; what is signed is a digest of 32 bytes. Prints
+ * KEY_LABEL may also be an id: "id:0102". ALGORITHM is the key's: ecdsa-p256 (where none is named), ecdsa-p384, rsa-2048
+ * or ed25519; what is signed is as long as a digest for it, or its DigestInfo (RFC 8017, section 9.2). Prints
  *   {"signatures": 71234, "seconds": 2.0, "threads": 2, "signatures_per_second": 35617.0}
  *
  * cc -std=c11 -D_GNU_SOURCE -O2 -o rawloop bench/rawloop.c -ldl -lpthread */
@@ -12,12 +13,28 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+static const struct algorithm {
+    const char *name;
+    CK_MECHANISM_TYPE mechanism;
+    CK_ULONG input_len;
+} algorithms[] = {
+    {"ecdsa-p256", CKM_ECDSA, 32},
+    {"ecdsa-p384", CKM_ECDSA, 48},
+    {"rsa-2048", CKM_RSA_PKCS, 19 + 32},
+    {"ed25519", CKM_EDDSA, 32},
+};
+#define ALGORITHMS (sizeof algorithms / sizeof algorithms[0])
+#define INPUT_MAX 64
+#define SIGNATURE_MAX 512
+
 static CK_FUNCTION_LIST *p11;
+static const struct algorithm *algorithm = &algorithms[0];
 static CK_SLOT_ID slot;
 static atomic_int stop;
 static const char *key_name;
@@ -107,22 +124,34 @@ static CK_OBJECT_HANDLE find_key(CK_SESSION_HANDLE session)
 static void *sign(void *argument)
 {
     struct worker *self = argument;
-    CK_MECHANISM ecdsa = {CKM_ECDSA, NULL, 0};
-    CK_BYTE digest[32];
-    memset(digest, 0x5a, sizeof digest);
+    CK_MECHANISM mechanism = {algorithm->mechanism, NULL, 0};
+    CK_BYTE input[INPUT_MAX];
+    memset(input, 0x5a, sizeof input);
     unsigned long count = 0;
     while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
-        CK_BYTE signature[128];
+        CK_BYTE signature[SIGNATURE_MAX];
         CK_ULONG len = sizeof signature;
-        CK_RV rv = p11->C_SignInit(self->session, &ecdsa, self->key);
+        CK_RV rv = p11->C_SignInit(self->session, &mechanism, self->key);
         if (rv == CKR_OK)
-            rv = p11->C_Sign(self->session, digest, sizeof digest, signature, &len);
+            rv = p11->C_Sign(self->session, input, algorithm->input_len, signature, &len);
         if (rv != CKR_OK)
             fail("a signature failed", rv);
         count++;
     }
     self->signatures = count;
     return NULL;
+}
+
+/* Whether there is one of that name; it is what is measured. */
+static bool choose(const char *name)
+{
+    for (size_t i = 0; i < ALGORITHMS; i++) {
+        if (strcmp(algorithms[i].name, name) == 0) {
+            algorithm = &algorithms[i];
+            return true;
+        }
+    }
+    return false;
 }
 
 static double seconds_now(void)
@@ -135,8 +164,10 @@ static double seconds_now(void)
 int main(int argc, char **argv)
 {
     char *pin = getenv("HSMSIGN_PIN");
-    if (argc != 6 || pin == NULL || atoi(argv[4]) < 1 || atof(argv[5]) <= 0) {
-        (void)fprintf(stderr, "usage: HSMSIGN_PIN=… rawloop MODULE TOKEN_LABEL KEY_LABEL|id:HEX THREADS SECONDS\n");
+    if (argc < 6 || argc > 7 || pin == NULL || atoi(argv[4]) < 1 || atof(argv[5]) <= 0 ||
+        (argc == 7 && !choose(argv[6]))) {
+        (void)fprintf(stderr, "usage: HSMSIGN_PIN=… rawloop MODULE TOKEN_LABEL KEY_LABEL|id:HEX THREADS SECONDS "
+                              "[ecdsa-p256|ecdsa-p384|rsa-2048|ed25519]\n");
         return 64;
     }
     unsigned threads = (unsigned)atoi(argv[4]);

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +21,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench import loads
 from bench.loads import Figures
+from bench.rows import Report
 from bench.scene import Scene
 from hsmsign import aio
 from hsmsign.backends.tpm.simulator import two_free_ports
 from hsmsign.client.client import Client
 
-Add = Callable[[str, Callable[[], float], Callable[[], Figures]], None]
-"""Takes a load's name, its yardstick and the load itself."""
 WAYS = ("password", "hmac")
 """How a TPM's keys are authorized."""
 
@@ -71,23 +70,26 @@ def _daemon(authorization: str) -> Iterator[Tpm]:
         yield Tpm(scene, tcti, authorization)
 
 
-def report(add: Add, seconds: float, many: int, ways: Sequence[str] = WAYS) -> None:
+def report(out: Report, many: int, ways: Sequence[str] = WAYS) -> None:
     """All loads on a TPM, in these ways of authorization; with so `many` keys, which take a while to make, in the
     first."""
+    seconds = out.extent.seconds
     for authorization in ways:
         with _daemon(authorization) as tpm, tpm.scene.tcp() as client:
             bare = lambda t=tpm: t.bare(seconds)  # noqa: E731
-            add(f"ESAPI alone, {authorization} (the yardstick)", bare, lambda b=bare: Figures(b()))  # type: ignore[misc]
-            for size in (1, 16, 256) if authorization == "password" else (1, 16):
+            group = out.group("TPM", f"ESAPI alone, {authorization}", tpm.scene)
+            group.add(f"ESAPI alone, {authorization} (the yardstick)", bare, lambda b=bare: Figures(b()))  # type: ignore[misc]
+            for size in out.extent.sizes((1, 16, 256) if authorization == "password" else (1, 16), short=(16,)):
                 load = lambda c=client, n=size: loads.batches(c, n, seconds, threads=8)  # noqa: E731
-                add(f"TPM, {authorization}: SignBatch of {size}, 8 at once, mTLS", bare, load)
+                name = f"TPM, {authorization}: SignBatch of {size}, 8 at once, mTLS"
+                group.add(name, bare, load, series=f"SignBatch, {authorization}", x=("batch", size))
             load = lambda s=tpm.scene: loads.singles(s, 8, seconds)  # noqa: E731
-            add(f"TPM, {authorization}: Sign, 8 at once, mTLS", bare, load)
+            group.add(f"TPM, {authorization}: Sign, 8 at once, mTLS", bare, load)
             if authorization == ways[0]:
                 alone = bare()  # measured before: afterwards the daemon fills every place that the TPM has
                 keys = _many(client, many)
                 load = lambda s=tpm.scene, k=keys: _round_robin(s, k, seconds)  # noqa: E731
-                add(f"TPM, {authorization}: Sign, {many} keys in turn, 8 at once", lambda a=alone: a, load)
+                group.add(f"TPM, {authorization}: Sign, {many} keys in turn, 8 at once", lambda a=alone: a, load)
 
 
 def _many(client: Client, count: int) -> dict[str, ec.EllipticCurvePublicKey]:
@@ -123,4 +125,4 @@ def _round_robin(scene: Scene, keys: dict[str, ec.EllipticCurvePublicKey], secon
     took = asyncio.run(run())
     for name, message, signature in signed:
         keys[name].verify(signature, message, ec.ECDSA(hashes.SHA256()))
-    return Figures(len(signed) / took, tuple(latencies))
+    return Figures(len(signed) / took, tuple(latencies), len(signed))

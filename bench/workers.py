@@ -6,13 +6,13 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
 from bench.loads import Figures
+from bench.rows import Report
 from bench.scene import KEY, Scene
 
-Add = Callable[[str, Callable[[], float], Callable[[], Figures]], None]
 _CALLERS = 4
+_YARDSTICK = "the same load on a daemon with one worker"
 _CALLER = """
 import asyncio, json, sys, time
 from hsmsign import aio
@@ -24,13 +24,14 @@ async def run():
         await client.sign(key, digest=bytes(32))
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
-        end = time.perf_counter() + seconds
+        end, worked = time.perf_counter() + seconds, time.process_time()
         async def caller():
             while (began := time.perf_counter()) < end:
                 await client.sign(key, digest=bytes(32))
                 latencies.append(time.perf_counter() - began)
         await asyncio.gather(*(caller() for _ in range(at_once)))
-    print(json.dumps(latencies))
+        worked = time.process_time() - worked
+    print(json.dumps([worked, latencies]))
 asyncio.run(run())
 """
 
@@ -49,29 +50,36 @@ def singles(where: str, at_once: int, seconds: float) -> Figures:
         assert caller.stdin is not None
         caller.stdin.write("\n")
         caller.stdin.flush()
-    latencies: list[float] = []
+    worked, latencies = 0.0, list[float]()
     for caller in callers:
-        latencies += json.loads(caller.communicate()[0])
-    return Figures(len(latencies) / (time.perf_counter() - began), tuple(latencies))
+        mine, times = json.loads(caller.communicate()[0])
+        worked += mine
+        latencies += times
+    return Figures(len(latencies) / (time.perf_counter() - began), tuple(latencies), len(latencies), worked)
 
 
 def _two(text: str) -> str:
     return text.replace("workers = 1 ", "workers = 2 ")
 
 
-def report(add: Add, seconds: float) -> tuple[float, float]:
-    """Measure, each pair in one run; the ratio is to one worker. Answers with the memory of both idle daemons, MiB."""
+def report(out: Report) -> None:
+    """Measure, each pair in one run; the ratio is to one worker, that of one worker to itself shows the noise."""
+    seconds = out.extent.seconds
     with Scene.build() as one, Scene.build(edit=_two) as two:
-        idle = one.memory(), two.memory()
-        for at_once in (1, 16):
+        print(f"memory of an idle daemon (PSS): {one.memory():.0f} MiB, with two workers {two.memory():.0f} MiB")
+        groups = {1: out.group("workers", _YARDSTICK, one), 2: out.group("workers", _YARDSTICK, two)}
+        for at_once in out.extent.sizes((1, 16), short=(16,)):
             for way in ("Unix socket", "mTLS"):
-                ends = [
-                    f"unix://{scene.folder}/run/hsmsign.sock" if way == "Unix socket" else f"{scene.folder}/client.toml"
-                    for scene in (one, two)
-                ]
-                add(
-                    f"Sign, {_CALLERS} callers with {at_once} at once, {way}, 2 workers",
-                    lambda e=ends, n=at_once: singles(e[0], n, seconds).rate,  # type: ignore[misc]
-                    lambda e=ends, n=at_once: singles(e[1], n, seconds),  # type: ignore[misc]
-                )
-    return idle
+                for number in out.extent.sizes((1, 2), short=(2,)):
+                    few, many = _end(one, way), _end(two if number == 2 else one, way)
+                    groups[number].add(
+                        f"Sign, {_CALLERS} callers with {at_once} at once, {way}, {number} workers",
+                        lambda w=few, n=at_once: singles(w, n, seconds).rate,  # type: ignore[misc]
+                        lambda w=many, n=at_once: singles(w, n, seconds),  # type: ignore[misc]
+                        series=f"{at_once} at once, {way}",
+                        x=("workers", number),
+                    )
+
+
+def _end(scene: Scene, way: str) -> str:
+    return scene.unix_target if way == "Unix socket" else f"{scene.folder}/client.toml"
