@@ -1,4 +1,4 @@
-"""Pictures of a run, as SVG: each drawn for a light and for a dark page, with words for who cannot see it.
+"""Pictures of a run, as SVG: each for a light and for a dark page, with words for who cannot see it.
 
 The colours are those of Okabe and Ito, which can be told apart with any kind of colour vision; besides, lines have
 markers of their own, and bars have hatches.
@@ -27,8 +27,9 @@ _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _STYLES = ("-", "--", "-.", ":", "-", "--", "-.", ":")
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++")
-_INK = {"light": ("#1f2328", "#b8bec5"), "dark": ("#e6edf3", "#4b535d")}
-"""Of words, and of the grid."""
+_LIGHT = ("#1f2328", "#b8bec5")
+_DARK = ("#e6edf3", "#4b535d")
+"""The inks of a page: of words, and of the grid."""
 _WIDTH = 8.0
 """Inches."""
 _LEGEND = 90
@@ -86,7 +87,7 @@ def _ratios(rows: Iterable[Row]) -> Iterator[Picture]:
                         marker="_",
                         s=400,
                         linewidths=2,
-                        color=_ink(),
+                        color=_LIGHT[0],
                         label="goal",
                     )
                 axes.set_ylim(bottom=0)
@@ -116,7 +117,7 @@ def _connections(rows: Sequence[Row]) -> Iterator[Picture]:
 
 def _latencies(rows: Iterable[Row]) -> Iterator[Picture]:
     for group, found in _grouped([row for row in rows if row.percentiles], lambda row: row.group).items():
-        for part in _few(found):
+        for some, part in _few(found):
             marks = sorted({mark for row in part for mark in row.percentiles})
 
             def draw(figure: Figure, part: Sequence[Row] = part, marks: Sequence[float] = marks) -> None:
@@ -132,14 +133,15 @@ def _latencies(rows: Iterable[Row]) -> Iterator[Picture]:
                 _legend(axes)
 
             alt = " ".join(f"{row.load}: {_ends(row.percentiles)}." for row in part)
-            yield _picture(f"Latency of calls: {group}", alt, draw)
+            yield _picture(f"Latency of calls: {group}{', ' if some else ''}{some}", alt, draw)
 
 
-def _few(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """No more in one picture than can be told apart; where that takes several, what belongs together stays together."""
-    of_series = _grouped(rows, lambda row: row.series).values() if len(rows) > _MOST_LINES else [rows]
-    for some in of_series:
-        yield from _parts(some, _MOST_LINES)
+def _few(rows: Sequence[Row]) -> Iterator[tuple[str, Sequence[Row]]]:
+    """No more in one picture than can be told apart; where that takes several, each is of a series, which is named."""
+    of_series = _grouped(rows, lambda row: row.series) if len(rows) > _MOST_LINES else {"": list(rows)}
+    for name, some in of_series.items():
+        for part in _parts(some, _MOST_LINES):
+            yield name, part
 
 
 def _ends(percentiles: Mapping[float, float]) -> str:
@@ -159,7 +161,9 @@ def _processors(rows: Sequence[Row]) -> Iterator[Picture]:
                 processes, itertools.cycle(_COLOURS), itertools.cycle(_HATCHES), strict=False
             ):
                 widths = [max(row.cpu_us.get(name, 0.0), 0.0) for row in part]
-                axes.barh(range(len(part)), widths, left=base, color=colour, hatch=hatch, edgecolor=_ink(), label=name)
+                axes.barh(
+                    range(len(part)), widths, left=base, color=colour, hatch=hatch, edgecolor=_LIGHT[0], label=name
+                )
                 base = [one + other for one, other in zip(base, widths, strict=True)]
             axes.set_yticks(range(len(part)), [_short(row.load) for row in part])
             axes.invert_yaxis()
@@ -223,21 +227,25 @@ def _told(series: Mapping[str, Points], x_name: str) -> str:
 
 
 def _picture(title: str, alt: str, draw: Callable[[Figure], None], height: float = 4.2) -> Picture:
-    return Picture(title, f"{title}. {alt}", *(_svg(draw, height, theme) for theme in ("light", "dark")))
+    """Drawn once: dark is the same with another ink."""
+    light = dark = _svg(draw, height)
+    for ink, other in zip(_LIGHT, _DARK, strict=True):
+        dark = dark.replace(ink.encode(), other.encode())
+    return Picture(title, f"{title}. {alt}", light, dark)
 
 
-def _svg(draw: Callable[[Figure], None], height: float, theme: str) -> bytes:
+def _svg(draw: Callable[[Figure], None], height: float) -> bytes:
     out = io.BytesIO()
-    with mpl.rc_context(_style(theme)):
+    with mpl.rc_context(_style(*_LIGHT)):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         draw(figure)
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return out.getvalue()
 
 
-def _style(theme: str) -> dict[Any, Any]:
-    ink, grid = _INK[theme]
+def _style(ink: str, grid: str) -> dict[Any, Any]:
     return {
+        "axes.axisbelow": True,
         "axes.edgecolor": grid,
         "axes.grid": True,
         "axes.labelcolor": ink,
@@ -263,14 +271,10 @@ def _cycle() -> object:
     return cycler(color=colours) + cycler(marker=list(_MARKERS)) + cycler(linestyle=list(_STYLES))
 
 
-def _ink() -> str:
-    return str(mpl.rcParams["text.color"])
-
-
 def _legend(axes: Axes) -> None:
     """Above the plot, where it hides nothing."""
     longest = max((len(text) for text in axes.get_legend_handles_labels()[1]), default=0)
-    columns = max(1, min(3, _LEGEND // (longest + 8)))
+    columns = max(1, min(4, _LEGEND // (longest + 8)))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, fontsize="small")
 
 
