@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hsmsign.cli.common import Hex, Session, pass_session, shared, table
+from hsmsign.cli.common import F, Hex, Session, pass_session, shared, table
 from hsmsign.cli.signing import SCHEMES
-from hsmsign.measuring.plan import Load, LoadKind, Subject, duration, loads
+from hsmsign.measuring.plan import Load, LoadKind, Subject, duration, lines_of
 from hsmsign.model.algorithms import InputKind
 from hsmsign.model.errors import HsmsignError
 from hsmsign.model.names import VersionName, parse
@@ -34,8 +34,9 @@ _YARDSTICK = "python-pkcs11"
 class Several(click.ParamType[tuple[Any, ...]]):
     """Values with commas between them, each once."""
 
-    def __init__(self, name: str, one: Callable[[str], Any]) -> None:
-        self.name = name
+    name = "values"
+
+    def __init__(self, one: Callable[[str], Any]) -> None:
         self._one = one
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
@@ -46,6 +47,10 @@ class Several(click.ParamType[tuple[Any, ...]]):
             return tuple(dict.fromkeys(self._one(part.strip()) for part in value.split(",")))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+def _several(option: str, one: Callable[[str], Any], default: str, metavar: str, words: str) -> Callable[[F], F]:
+    return click.option(option, type=Several(one), default=default, show_default=True, metavar=metavar, help=words)
 
 
 def _number(most: int) -> Callable[[str], int]:
@@ -143,13 +148,9 @@ def _device_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.argument("key")
 @click.option("--seconds", type=click.FloatRange(0.05, 300), default=5.0, show_default=True, help="For each load.")
-@click.option(
-    "--loads", "kinds", type=Several("loads", _kind), default=",".join(KINDS), show_default=True, help="Which."
-)
-@click.option("--callers", type=Several("numbers", _number(_CALLERS_MOST)), default="1,16,64", show_default=True,
-              help="Tasks that share a client.")  # fmt: skip
-@click.option("--batch", type=Several("numbers", _number(_BATCH_MOST)), default="1,256", show_default=True,
-              help="Signatures of a SignBatch.")  # fmt: skip
+@_several("--loads", _kind, ",".join(KINDS), "LOAD,…", "Which.")
+@_several("--callers", _number(_CALLERS_MOST), "1,16,64", "N,…", "Tasks that share a client.")
+@_several("--batch", _number(_BATCH_MOST), "1,256", "N,…", "Signatures of a SignBatch.")
 @click.option("--scheme", type=click.Choice(list(SCHEMES)), help="For RSA; else the key's first.")
 @click.option("--messages", is_flag=True, help="Sign messages of 32 bytes, not digests.")
 @_device_options
@@ -161,7 +162,7 @@ def bench(
     session: Session,
     key: str,
     seconds: float,
-    kinds: tuple[LoadKind, ...],
+    loads: tuple[LoadKind, ...],
     callers: tuple[int, ...],
     batch: tuple[int, ...],
     scheme: str | None,
@@ -173,7 +174,7 @@ def bench(
     """Measure signatures of KEY: rates, latencies, and what the bare device does beside. The signatures are real."""
     from hsmsign.measuring.refusals import explained
 
-    chosen = loads(kinds, batch, callers)
+    chosen = lines_of(loads, batch, callers)
     try:
         plan = _plan(session, key, chosen, seconds, scheme, messages, device)
         if dry_run:

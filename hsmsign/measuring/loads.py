@@ -9,7 +9,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from hsmsign.client import Client
 from hsmsign.client.asynchronous import AsyncClient
@@ -116,17 +116,19 @@ def _stream(client: Client, subject: Subject, _: int, tally: Tally) -> None:
             sent.append(time.perf_counter())
             yield data
 
-    for answer in client.sign_stream(subject.key_version, [data], kind=subject.kind, scheme=subject.scheme):
-        _good(answer)
+    def stream(what: Iterable[bytes]) -> Iterator[bytes]:
+        deadline = tally.seconds + client.deadline
+        name, kind, scheme = subject.key_version, subject.kind, subject.scheme
+        for answer in client.sign_stream(name, what, kind=kind, scheme=scheme, deadline=deadline):
+            if isinstance(answer, HsmsignError):
+                raise answer
+            yield answer
+
+    for _signature in stream([data]):
+        pass
     tally.begin()
-    for answer in client.sign_stream(subject.key_version, inputs(), kind=subject.kind, scheme=subject.scheme):
-        _good(answer)
+    for _signature in stream(inputs()):
         tally.add(sent.popleft())
-
-
-def _good(answer: bytes | HsmsignError) -> None:
-    if isinstance(answer, HsmsignError):
-        raise answer
 
 
 _RUN: dict[LoadKind, Callable[[Client, Subject, int, Tally], None]] = {

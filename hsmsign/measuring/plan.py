@@ -61,7 +61,7 @@ class Subject:
         return [os.urandom(size) for _ in range(count)]
 
 
-def loads(kinds: Sequence[LoadKind], batches: Sequence[int], callers: Sequence[int]) -> tuple[Load, ...]:
+def lines_of(kinds: Sequence[LoadKind], batches: Sequence[int], callers: Sequence[int]) -> tuple[Load, ...]:
     """The lines of the answer, in the order of `kinds`."""
     counts = {LoadKind.BATCH: batches, LoadKind.CALLERS: callers}
     return tuple(Load(kind, count) for kind in dict.fromkeys(kinds) for count in dict.fromkeys(counts.get(kind, (1,))))

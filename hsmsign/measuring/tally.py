@@ -25,7 +25,7 @@ class Tally:
 
     def __init__(self, seconds: float, each: int = 1) -> None:
         """`each` is the number of signatures of a call."""
-        self._seconds = seconds
+        self.seconds = seconds
         self._each = each
         self._latencies: list[float] = []
         self._stopped = False
@@ -40,7 +40,7 @@ class Tally:
     @property
     def over(self) -> bool:
         """Whether a caller should make no further call."""
-        return self._stopped or time.perf_counter() >= self._began + self._seconds
+        return self._stopped or time.perf_counter() >= self._began + self.seconds
 
     def add(self, began: float) -> None:
         """A call is done that began then (`time.perf_counter`)."""

@@ -214,31 +214,22 @@ def test_a_backend_that_is_not_there_is_said_with_those_that_are(home: Home) -> 
     assert "--backend is one of: softhsm" in done.stderr
 
 
-def test_ctrl_c_shows_what_was_measured_so_far(home: Home) -> None:
+@pytest.mark.parametrize("kind", ["batch", "callers", "alone", "stream"])
+def test_ctrl_c_shows_what_was_measured_so_far(home: Home, kind: str) -> None:
     before = home.signed("rsa")
-    words = [
-        "bench",
-        "rsa",
-        "--client",
-        str(home.owner),
-        "--yes",
-        "--json",
-        "--loads",
-        "alone,batch",
-        "--seconds",
-        "200",
-    ]
+    words = ["bench", "rsa", "--client", str(home.owner), "--yes", "--json", "--seconds", "200", "--batch", "2"]
+    words += ["--loads", f"{kind},{'alone' if kind != 'alone' else 'batch'}", "--callers", "2"]
     with subprocess.Popen(
         [sys.executable, "-m", "hsmsign", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        eventually(lambda: home.signed("rsa") > before + 2, "nothing was signed")
+        eventually(lambda: home.signed("rsa") > before + 100, "nothing was signed")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     said = json.loads(out)
     assert said["complete"] is False
     (one,) = said["loads"]
-    assert (one["load"], one["complete"]) == ("alone", False)
+    assert (one["load"], one["complete"]) == (kind, False)
     assert one["signatures"] > 1
     assert "Traceback" not in err
 
