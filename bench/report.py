@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench import plots, results
-from bench.results import Results, Row
+from bench.results import Goal, Results, Row
 from hsmsign.model.errors import HsmsignError
 
 _HERE = Path(__file__).parent
@@ -75,16 +75,20 @@ def _environment(**options: Any) -> Environment:
 
 
 def _facts(found: Results) -> dict[str, Any]:
-    goals = [row for row in found.rows if row.goal is not None]
+    goals = sorted(
+        ((row, goal) for row in found.rows for goal in row.goals),
+        key=lambda one: one[1].met,  # those that want a reader first
+    )
     return {
         "when": found.when,
         "how": _how(found),
         "empty": not found.rows,
         "verdict": _verdict(goals),
-        "missed": [row.load for row in goals if not row.met],
+        "short": found.rounds == 0,
+        "missed": list(dict.fromkeys(row.load for row, goal in goals if not goal.met)),
         "goals": _goals(goals) if goals else None,
         "groups": [_group(name, [row for row in found.rows if row.group == name]) for name in _names(found.rows)],
-        "others": [*_crls(found), *_memory(found)],
+        "others": [*_failover(found), *_crls(found), *_memory(found)],
         "surroundings": _surroundings(found),
     }
 
@@ -98,19 +102,18 @@ def _how(found: Results) -> str:
     return ", ".join(words)
 
 
-def _verdict(goals: Sequence[Row]) -> str:
+def _verdict(goals: Sequence[tuple[Row, Goal]]) -> str:
     if not goals:
         return "No goal was set for what was measured."
-    met = sum(1 for row in goals if row.met)
+    met = sum(1 for _, goal in goals if goal.met)
     if met == len(goals):
         return f"All goals are met ({met})." if met > 1 else "The one goal is met."
     return f"{len(goals) - met} of {len(goals)} goals {'is' if len(goals) - met == 1 else 'are'} NOT met:"
 
 
-def _goals(goals: Iterable[Row]) -> Table:
+def _goals(goals: Iterable[tuple[Row, Goal]]) -> Table:
     rows = [
-        (row.load, row.yardstick, _ratio(row.goal), _ratio(row.ratio), "met" if row.met else "NOT met")
-        for row in sorted(goals, key=lambda row: bool(row.met))  # those that want a reader first
+        (row.load, row.yardstick, goal.asked, goal.reached, "met" if goal.met else "NOT met") for row, goal in goals
     ]
     return Table("Goals", ("load", "as a ratio to", "asked", "reached", "verdict"), rows, numbers=2)
 
@@ -124,7 +127,7 @@ def _group(name: str, rows: Sequence[Row]) -> Table:
     columns: list[tuple[str, list[str]]] = [
         ("a second", [_count(row.rate) for row in rows]),
         ("ratio", [_ratio(row.ratio) for row in rows]),
-        ("asked", [_ratio(row.goal) for row in rows]),
+        ("of all rounds", [_spread(row) for row in rows]),
         *((f"p{mark:g} µs", [_count(row.percentiles.get(mark)) for row in rows]) for mark in _LATENCIES),
         *((f"{who} µs", [_count(row.cpu_us.get(who)) for row in rows]) for who in _processes(rows)),
         ("PSS MiB", ["" if row.pss_mib is None else f"{row.pss_mib:,.1f}" for row in rows]),
@@ -149,6 +152,13 @@ def _crls(found: Results) -> Iterable[Table]:
         yield Table("CRLs", [name.replace("_", " ") for name in columns], rows)
 
 
+def _failover(found: Results) -> Iterable[Table]:
+    if found.failover:
+        columns = list(dict.fromkeys(name for one in found.failover for name in one))
+        rows = [[one.get(name, "") for name in columns] for one in found.failover]
+        yield Table("Failover", [name.replace("_", " ") for name in columns], rows)
+
+
 def _memory(found: Results) -> Iterable[Table]:
     rows = [] if found.idle_mib is None else [("0 (idle)", f"{found.idle_mib:,.1f}")]
     rows += [(f"{signatures:,.0f}", f"{mib:,.1f}") for signatures, mib in found.memory]
@@ -162,6 +172,12 @@ def _surroundings(found: Results) -> list[tuple[str, str]]:
 
 def _ratio(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+def _spread(row: Row) -> str:
+    """Nothing where there was one round."""
+    low, high = row.spread or (0.0, 0.0)
+    return f"{low:.2f} to {high:.2f}" if low < high else ""
 
 
 def _count(value: float | None) -> str:

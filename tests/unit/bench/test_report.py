@@ -88,6 +88,36 @@ def test_a_load_that_was_not_measured_does_not_meet_its_goal(tmp_path: Path) -> 
     assert "1 of 1 goals is NOT met" in text
 
 
+def test_memory_and_time_have_goals_too(tmp_path: Path) -> None:
+    slow = {**ROW, "load": "one at a time", "ratio": 0.05, "goal": 0.125, "factor": 20.0}
+    large = {**ROW, "load": "10,000 connections", "goal": None, "pss_mib": 250.0, "pss_goal_mib": 200.0}
+    quick = {**slow, "load": "another", "ratio": 0.2, "factor": 5.0, "pss_mib": 150.0, "pss_goal_mib": 200.0}
+    _, text = written(tmp_path, slow, large, quick)
+    assert "2 of 4 goals are NOT met" in text
+    for line in (
+        "| one at a time | the raw C loop | at most 8.0 times as long | 20.0 times | NOT met |",
+        "| 10,000 connections | the raw C loop | at most 200 MiB | 250 MiB | NOT met |",
+        "| another | the raw C loop | at most 8.0 times as long | 5.0 times | met |",
+        "| another | the raw C loop | at most 200 MiB | 150 MiB | met |",
+    ):
+        assert line in text
+
+
+def test_the_spread_of_all_rounds_is_shown_and_failover(tmp_path: Path) -> None:
+    failover = [{"fault": "its host is killed", "longest_ms": [18.0312, 17], "calls": 21479}]
+    _, text = written(tmp_path, {**ROW, "spread": [0.61, 0.79]}, rounds=5, seconds=2, failover=failover)
+    assert "0.61 to 0.79" in text
+    assert "5 rounds, 2 seconds each" in text
+    assert "| its host is killed | 18.03, 17 | 21,479 |" in text
+
+
+def test_a_short_run_says_that_its_figures_say_nothing(tmp_path: Path) -> None:
+    page, text = written(tmp_path, ROW, rounds=0)
+    for words in (" ".join(page.words), text):
+        assert "A short run" in words
+    assert "A short run" not in written(tmp_path, ROW, rounds=5)[1]
+
+
 def test_a_report_without_rows_says_so(tmp_path: Path) -> None:
     page, text = written(tmp_path)
     for words in (" ".join(page.words), text):
@@ -111,7 +141,7 @@ def test_words_of_a_report_are_words_and_nothing_else(tmp_path: Path) -> None:
         names = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(picture).iter()}  # well-formed
         assert "script" not in names
     table = [line for line in text.splitlines() if line.startswith("|") and "alert" in line]
-    assert {len(cells(line)) for line in table} == {5, 7}  # goals, and the group: no cell more
+    assert {len(cells(line)) for line in table} == {5, 6}  # goals, and the group: no cell more
     assert "<script" not in text
     assert "](javascript" not in text
 
