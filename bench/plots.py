@@ -17,6 +17,7 @@ import matplotlib as mpl
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from bench.results import Results, Row
 
@@ -127,7 +128,10 @@ def _latencies(rows: Iterable[Row]) -> Iterator[Picture]:
                     axes.plot(*zip(*known, strict=True), label=_short(row.load))
                 axes.set_xticks(range(len(marks)), [f"p{mark:g}" for mark in marks])
                 axes.set_yscale("log")
-                axes.yaxis.set_major_formatter("{x:,.0f}")  # by itself it would write powers of ten in mathematics
+                # by itself it would write powers of ten in mathematics, and hardly any where a picture has one decade
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.yaxis.set_major_formatter("{x:,.0f}")
+                axes.yaxis.set_minor_formatter(NullFormatter())
                 axes.set_ylabel("microseconds (logarithmic)")
                 axes.set_xlabel("this share of calls was as quick, or quicker")
                 _legend(axes)

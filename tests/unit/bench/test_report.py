@@ -140,6 +140,12 @@ def test_words_of_a_report_are_words_and_nothing_else(tmp_path: Path) -> None:
     for picture in page.pictures:
         names = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(picture).iter()}  # well-formed
         assert "script" not in names
+    narrow = {
+        **ROW,
+        "percentiles": {"50": 2200.0, "99": 8800.0},
+    }  # less than a decade: its ticks are between the powers
+    drawn = [picture.decode() for picture in written(tmp_path, narrow)[0].pictures]
+    assert [text for text in drawn if "$" in text] == []
     table = [line for line in text.splitlines() if line.startswith("|") and "alert" in line]
     assert {len(cells(line)) for line in table} == {5, 6}  # goals, and the group: no cell more
     assert "<script" not in text
