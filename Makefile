@@ -30,9 +30,10 @@ fuzz-guided: setup-dev ## the same for each parser in Python, guided by coverage
 	$(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)' | tr ' ' '\n' | \
 	    xargs -n 1 -I '{}' $(BIN)/python -W ignore -m tests.fuzz.guided '{}' -max_total_time=$(or $(SECONDS),60)
 
-bench: setup-dev ## figures, as ratios to the bare device measured in the same run
+bench: setup-dev ## figures, as ratios to the bare device measured in the same run; a page of them, with pictures
 	$(MAKE) -C bench
 	$(BIN)/python -m bench.run $(BENCH_ARGS)
+	$(BIN)/python -m bench.report
 
 soak: setup-dev ## mixed callers, random faults, kill -9: is anything lost? (SECONDS=600)
 	$(BIN)/python -m tests.soak.run --seconds $(or $(SECONDS),600)

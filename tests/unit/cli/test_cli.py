@@ -228,13 +228,6 @@ def test_backends_version_and_completion_are_told(hsmsign, state):
         assert "_HSMSIGN_COMPLETE" in hsmsign("completion", shell).text
 
 
-def test_bench_measures_single_calls_and_batches(hsmsign, web1):
-    answer = json.loads(hsmsign("bench", web1, "--seconds", "0.1", "--batch", 8, "--threads", 2, "--json").text)
-    assert answer["sign"]["calls"] > 0
-    assert answer["sign_batch"]["signatures_per_second"] > 0
-    assert answer["batch_to_single"] > 0
-
-
 def test_help_loads_neither_grpc_nor_cryptography():
     code = (
         "import sys; from hsmsign.cli.main import main; main(['--help']);"
