@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -85,13 +86,13 @@ def names() -> list[str]:
 
 
 def _configured(path: Path, name: str) -> tuple[str, BackendConfig]:
-    try:
-        from hsmsign.daemon import config
-    except ModuleNotFoundError as error:
+    if importlib.util.find_spec("pydantic") is None:
         raise ConfigurationError(
-            f"--config is read by the daemon's own code, which is not installed ({error.name} is missing)",
+            "--config is read by the daemon's own code, which is not installed (pydantic is missing)",
             hint="pip install 'hsmsign[server]', or leave --config out",
-        ) from error
+        )
+    from hsmsign.daemon import config
+
     backends = {backend.name: backend for backend in config.load(path).backends}
     found = backends.get(name)
     if found is None:

@@ -145,7 +145,7 @@ def test_nothing_is_signed_until_somebody_says_yes(home: Home) -> None:
     assert "signs with the same key, unrecorded" in dry.stdout
     asked = home("ec")  # nobody is there to answer
     assert asked.returncode == 130
-    assert "This makes real signatures with keys/ec/versions/1" in asked.stderr
+    assert "This makes real signatures of random digests with keys/ec/versions/1" in asked.stderr
     assert home.signed("ec") == before
 
 

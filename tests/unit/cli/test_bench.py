@@ -51,8 +51,8 @@ def test_other_kinds_of_keys_are_measured_too(hsmsign, state, algorithm):
 def test_a_dry_run_says_what_would_be_done_and_signs_nothing(hsmsign, state, web1):
     done = hsmsign("bench", web1, "--dry-run")
     assert done.code == 0
-    for words in ("real signatures with keys/web-1/versions/1", "about 35 s in all", "SignBatch of 256, 4 at once",
-                  "sign(), 64 callers", "audit log"):  # fmt: skip
+    what = "real signatures of random digests with keys/web-1/versions/1"
+    for words in (what, "about 35 s in all", "SignBatch of 256, 4 at once", "sign(), 64 callers", "audit log"):
         assert words in done.text
     assert set(state.calls) == {"GetKey", "GetPublicKey"}
     answer = json.loads(hsmsign("bench", web1, "--dry-run", "--json", "--loads", "alone").text)
@@ -70,8 +70,24 @@ def test_it_asks_before_it_signs(hsmsign, state, web1, monkeypatch, words):
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: "n")
     done = hsmsign("bench", web1, *words)
     assert (done.code, done.text) == (130, "")
-    assert "This makes real signatures with keys/web-1/versions/1" in done.err
+    assert "This makes real signatures of random digests with keys/web-1/versions/1" in done.err
     assert set(state.calls) == {"GetKey", "GetPublicKey"}
+
+
+@pytest.mark.parametrize(
+    ("missing", "options"),
+    [
+        ("pydantic", ("--config", "hsmsign.toml")),
+        ("pkcs11", ("--module", "m.so", "--token-label", "t", "--pin-file", "pin", "--key-label", "web-1")),
+    ],
+)
+def test_a_client_only_installation_says_what_the_bare_device_wants(
+    hsmsign, state, web1, monkeypatch, missing, options
+):
+    monkeypatch.setitem(sys.modules, missing, None)
+    done = hsmsign("bench", web1, *SHORT, *options)
+    assert (done.code, "pip install 'hsmsign[server]'" in done.err) == (78, True), done.err
+    assert not {"Sign", "SignBatch"} & set(state.calls)
 
 
 @pytest.mark.parametrize(
