@@ -11,6 +11,8 @@ from hsmsign.cli.common import shared
 from hsmsign.daemon import config
 from hsmsign.daemon.lean import import_structlog
 
+import_structlog()  # also what an installation of the client alone lacks: so that is said before anything is done
+
 
 @click.command()
 @click.option(
@@ -34,7 +36,6 @@ def serve(config_path: Path, check_config: bool) -> None:
             f"{config_path} is in order: {len(checked.backends)} backend(s), {checked.default_backend} by default"
         )
         return
-    import_structlog()
     from hsmsign.daemon import supervisor  # only now: what it imports imports structlog
 
     sys.exit(supervisor.run(config_path))
