@@ -95,7 +95,7 @@ def report(rounds: int, seconds: float) -> list[dict[str, object]]:
         _clone(scene)
         deaths = {"no token dies": 0, "its host is killed": signal.SIGKILL, "it falls silent": signal.SIGSTOP}
         for words, number in deaths.items():
-            runs = [_during(scene, number, max(seconds, 1.0)) for _ in range(rounds)]
+            runs = [_during(scene, number, max(seconds, 0.4)) for _ in range(rounds)]
             every = [run.longest_ms() for run in runs]
             longest = ", ".join(f"{each:,.0f}" for each in every)
             made, failed = sum(len(run.seconds) for run in runs), sum(len(run.failed) for run in runs)

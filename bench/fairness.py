@@ -54,7 +54,7 @@ def report(out: Report) -> None:
             with noise(scene):
                 return loads.batches(quiet, size, seconds, threads=1)
 
-        for size in (1, 16):
+        for size in out.extent.sizes((1, 16), short=(16,)):
             group.add(
                 f"SignBatch of {size}, one at a time, beside a noisy caller",
                 lambda n=size: loads.batches(quiet, n, seconds, threads=1).rate,  # type: ignore[misc]
