@@ -60,11 +60,20 @@ def across(daemon: Daemon, stack: ExitStack, key: str) -> list[Client]:
     before, clients = served(daemon), []
     for _ in range(CONNECTIONS - 1):
         clients.append(stack.enter_context(daemon.client()))
-        clients[-1].sign(key, digest=DIGEST)
+        eventually(lambda client=clients[-1]: _let_in(client, key), "connections of before are still counted")
         now = served(daemon)
         if len(clients) > 3 and all(now.get(number, 0) > before.get(number, 0) for number in ("0", "1")):
             return clients
     raise AssertionError(f"all connections came to one worker: {now}")
+
+
+def _let_in(client: Client, key: str) -> bool:
+    """What a worker has closed counts with the others for a second at most (docs/decisions/0023)."""
+    try:
+        client.sign(key, digest=DIGEST)
+    except CallerLimitError:
+        return False
+    return True
 
 
 def test_calls_over_tcp_and_the_unix_socket_are_shared_out(pair: Daemon) -> None:
