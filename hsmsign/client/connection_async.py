@@ -68,6 +68,9 @@ class AsyncConnection:
         if self._own_key is not None:
             self._own_key.close()
 
+    def _timeout(self, deadline: float | None) -> float:
+        return self.deadline if deadline is None else deadline
+
     async def _call(self, call: Call[T], deadline: float | None) -> T:
         method = self._methods.get(call.path)
         if method is None:
@@ -75,7 +78,7 @@ class AsyncConnection:
                 call.path, call.request.__class__.SerializeToString, call.response.FromString
             )
         try:
-            answer = await method(call.request, timeout=self.deadline if deadline is None else deadline)
+            answer = await method(call.request, timeout=self._timeout(deadline))
         except grpc.aio.AioRpcError as error:
             raise self._failed(error) from None
         return call.read(answer)

@@ -45,8 +45,7 @@ class AsyncSigning(AsyncConnection):
         """Sign a message, or a digest of it. What several tasks sign at the same time travels together: see
         `Client.sign`."""
         kind, data = signatures.what(message, digest)
-        timeout = self.deadline if deadline is None else deadline
-        return await self._tasks.sign(name, scheme, kind, format, data, timeout)
+        return await self._tasks.sign(name, scheme, kind, format, data, self._timeout(deadline))
 
     async def verify(
         self,

@@ -107,7 +107,6 @@ static const OSSL_PARAM *types_ed25519(int selection)
     return (selection & OSSL_KEYMGMT_SELECT_PUBLIC_KEY) != 0 ? params : NULL;
 }
 
-
 /* With OpenSSL 3.0, EVP offers a key to every other provider's signature before ours, by an export of all of it: one
  * that went well without the private part would be used, and fail in the middle of a handshake. Nothing is raised:
  * EVP goes on with us. */

@@ -12,7 +12,7 @@ PROVIDER_OBJECTS_$(1) := $(patsubst $(PROVIDER)/%.c,$(BUILD)/$(1)/provider/objec
 $(BUILD)/$(1)/provider/objects/%.o: $(PROVIDER)/%.c $(PROVIDER_HEADERS)
 	@mkdir -p $$(@D)
 	$(CC) $(CFLAGS) $($(1)) -fPIC -c -o $$@ $$<
-$(BUILD)/$(1)/hsmsign.so: $$(PROVIDER_OBJECTS_$(1)) $$(REMOTE_OBJECTS_$(1))
+$(BUILD)/$(1)/hsmsign.so: $$(filter-out %/inprocess.o,$$(PROVIDER_OBJECTS_$(1))) $$(REMOTE_OBJECTS_$(1))
 	$(CC) $(CFLAGS) $($(1)) -shared -Wl,--exclude-libs,ALL -Wl,-z,defs,-z,relro,-z,now -o $$@ $$^ $(REMOTE_LIBS)
 $(PROVIDER_TESTS:%=$(BUILD)/$(1)/%): $(BUILD)/$(1)/%: $(ROOT)/tests/native/%.c $$(PROVIDER_OBJECTS_$(1)) \
                                      $(PROVIDER_HEADERS) $(PROVIDER_TEST_HEADERS)
